@@ -1,1 +1,3 @@
-//! Skeleton.
+//! EventBridge: PutEvents, buses, and rules whose targets are functions.
+
+pub mod pattern;
