@@ -1,0 +1,399 @@
+//! The WebSocket client: one connection that comes back by itself and goes on where it was.
+//!
+//! [`connect`] gives two halves: the [`Client`] asks, [`Incoming`] hands over what comes. Every subscription follows the client's
+//! rule ([`crate::rule`]); after a cut, and where messages are missing, the client subscribes again from its last position.
+
+mod frames;
+mod handshake;
+mod session;
+
+use crate::backoff::Backoff;
+use crate::token::Token;
+use carillon_core::channel::Channel;
+use carillon_core::event::EventJson;
+use carillon_core::fault::{ErrorCode, Fault};
+use carillon_core::position::{Epoch, Position};
+pub(crate) use frames::WireFault;
+use serde_json::value::RawValue;
+use session::{Asked, Command, Session};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+/// How long an answer may take: API Gateway lets a route's function take 29 s (Amazon API Gateway Developer Guide, "Quotas for
+/// configuring and running a WebSocket API").
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How often the client pings: API Gateway closes a connection after ten idle minutes, and a minute is for slow clocks and networks.
+pub const PING_EVERY: Duration = Duration::from_secs(9 * 60);
+
+/// Items that wait for the subscriber. When they are so many, the client reads no further from the socket until some are taken.
+pub const WAITING_ITEMS: usize = 1_024;
+
+/// Requests that wait for the connection's task.
+const WAITING_REQUESTS: usize = 64;
+
+/// Where the token goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TokenPlace {
+    /// `Authorization: Bearer …`.
+    #[default]
+    Header,
+    /// `?token=…`, for clients that cannot set headers.
+    Query,
+    /// `bearer.…` in the list of subprotocols, for browsers.
+    Subprotocol,
+}
+
+/// How to connect.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// `ws://…` or `wss://…`, with the stage.
+    pub url: String,
+    /// What opens it.
+    pub token: Option<Token>,
+    /// Where the token goes.
+    pub token_place: TokenPlace,
+    /// How often to ping.
+    pub ping_every: Duration,
+    /// How long an answer may take.
+    pub answer_timeout: Duration,
+    /// How long to wait before connecting again; none: a cut ends the client.
+    pub reconnect: Option<Backoff>,
+}
+
+impl Options {
+    /// The usual options for an endpoint.
+    pub fn new(url: impl Into<String>, token: Option<Token>) -> Self {
+        Self {
+            url: url.into(),
+            token,
+            token_place: TokenPlace::default(),
+            ping_every: PING_EVERY,
+            answer_timeout: ANSWER_TIMEOUT,
+            reconnect: Some(Backoff::default()),
+        }
+    }
+}
+
+/// Connects; the first attempt only, so that a wrong URL or token is told at once.
+///
+/// # Errors
+/// When the endpoint cannot be reached or refuses.
+pub async fn connect(options: Options) -> Result<(Client, Incoming), ConnectError> {
+    let socket = handshake::connect(&options).await?;
+    let (commands, asked) = mpsc::channel(WAITING_REQUESTS);
+    let (items, incoming) = mpsc::channel(WAITING_ITEMS);
+    tokio::spawn(Session::new(options, asked, items).run(socket));
+    Ok((Client { commands }, Incoming { items: incoming }))
+}
+
+/// The half that asks. Clones share the connection, which is closed when the last of them is gone.
+#[derive(Clone, Debug)]
+pub struct Client {
+    commands: mpsc::Sender<Command>,
+}
+
+/// The half that hands over what comes, in order. Take items while waiting for an answer: above [`WAITING_ITEMS`] of them the
+/// client stops reading, and with it the answer.
+#[derive(Debug)]
+pub struct Incoming {
+    items: mpsc::Receiver<Item>,
+}
+
+/// What comes.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Item {
+    /// A message of a subscription.
+    Delivery(Delivery),
+    /// Something to know beside the messages.
+    Notice(Notice),
+}
+
+/// A message of a subscription: each comes once, in order.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Delivery {
+    /// Its channel.
+    pub channel: Channel,
+    /// Where it stands.
+    pub position: Position,
+    /// The event.
+    pub event: EventJson,
+    /// When its frame was read from the socket; for an early frame, when the answer was read that said it counts.
+    pub received_at: Instant,
+}
+
+/// Something to know beside the messages.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Notice {
+    /// Messages cannot be delivered; it goes on after `to`.
+    Gap {
+        /// The channel.
+        channel: Channel,
+        /// The last position before the gap.
+        after: Position,
+        /// The position after it.
+        to: Position,
+    },
+    /// A position could not be continued: messages between the two may be lost.
+    Unrecovered {
+        /// The channel.
+        channel: Channel,
+        /// The position that was handed in.
+        since: Position,
+        /// The position that holds now.
+        position: Position,
+    },
+    /// A message came again and was dropped.
+    Repeat {
+        /// The channel.
+        channel: Channel,
+        /// Where it stands.
+        position: Position,
+    },
+    /// Messages are missing without a gap that says so; the client subscribes again from `position`.
+    Hole {
+        /// The channel.
+        channel: Channel,
+        /// The last position that came.
+        position: Position,
+        /// What came instead of the next one.
+        found: Position,
+    },
+    /// The server refused to continue a subscription after a cut; the subscription is over.
+    Refused {
+        /// The channel.
+        channel: Channel,
+        /// Why.
+        fault: Fault,
+    },
+    /// The connection is gone, or another attempt to connect failed.
+    Disconnected {
+        /// Why.
+        reason: String,
+        /// How long the client waits before it connects again.
+        reconnect_in: Duration,
+    },
+    /// Connected again; the subscriptions are being continued.
+    Reconnected,
+    /// An error frame of API Gateway, which does not say which request it is about.
+    Unclaimed {
+        /// Its message.
+        message: String,
+    },
+    /// The client is at its end; nothing follows.
+    Ended(End),
+}
+
+/// Why a client is at its end.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum End {
+    /// The server sent it away for good.
+    #[error("the server ended the connection: {0}")]
+    Bye(ErrorCode),
+    /// The connection is gone and the client was told not to connect again.
+    #[error("the connection was lost: {0}")]
+    Lost(String),
+    /// The endpoint refused to let it in again.
+    #[error("the connection was lost and not let in again: {0}")]
+    Refused(String),
+}
+
+/// The answer to a subscribe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Subscribed {
+    /// Every message after this one comes.
+    pub position: Position,
+    /// Whether `since` is continued without a hole; none where there was no `since`.
+    pub recovered: Option<bool>,
+}
+
+/// The answer to a publish.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// Where the message stands.
+    pub position: Position,
+    /// Whether it was there before under the same id.
+    pub duplicate: bool,
+}
+
+/// A page of a channel's history.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HistoryPage {
+    /// The epoch of its messages.
+    pub epoch: Epoch,
+    /// Offsets and events, in order.
+    pub events: Vec<(u64, EventJson)>,
+    /// What to hand in as `from` for the next page; none at the end.
+    pub next: Option<Position>,
+    /// Whether `from` is continued without a hole.
+    pub recovered: bool,
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The URL is none.
+    #[error("{url} is no WebSocket URL")]
+    Url {
+        /// The URL without its query.
+        url: String,
+        /// Why.
+        source: Box<tokio_tungstenite::tungstenite::Error>,
+    },
+    /// The token holds what no header can carry.
+    #[error("the token holds characters that no header can carry")]
+    Token,
+    /// The endpoint answered the handshake with an HTTP status.
+    #[error("the endpoint answered with HTTP status {status}{}", told(.body))]
+    Refused {
+        /// The status.
+        status: u16,
+        /// The beginning of the answer's body.
+        body: String,
+    },
+    /// The handshake took too long.
+    #[error("no answer to the handshake within {} s", .after.as_secs())]
+    TimedOut {
+        /// How long it may take.
+        after: Duration,
+    },
+    /// No connection.
+    #[error("the endpoint cannot be reached")]
+    Unreachable(#[source] Box<tokio_tungstenite::tungstenite::Error>),
+}
+
+impl ConnectError {
+    /// Whether the endpoint refused the token: another attempt with the same one ends the same way.
+    #[must_use]
+    pub const fn is_refused_token(&self) -> bool {
+        matches!(self, Self::Refused { status: 401 | 403, .. })
+    }
+}
+
+fn told(body: &str) -> String {
+    if body.is_empty() { String::new() } else { format!(": {body}") }
+}
+
+/// Why a request has no answer, or a bad one. Only after [`RequestError::Fault`] is it known that nothing was done.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum RequestError {
+    /// The server refused.
+    #[error(transparent)]
+    Fault(#[from] Fault),
+    /// No answer in time.
+    #[error("no answer within {} s", .after.as_secs_f32())]
+    TimedOut {
+        /// How long it may take.
+        after: Duration,
+    },
+    /// API Gateway answered in the function's place.
+    #[error("the gateway answered: {0}")]
+    Gateway(String),
+    /// The connection was lost before the answer.
+    #[error("the connection was lost before the answer")]
+    Disconnected,
+    /// The answer is not the answer to this request.
+    #[error("the answer cannot be read: {0}")]
+    Unreadable(String),
+    /// The frame is too large for API Gateway, which would close the connection.
+    #[error("a frame has at most {limit} bytes, and this one has {bytes}")]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// The client follows this channel already.
+    #[error("this client is subscribed to {0} already")]
+    Subscribed(Channel),
+    /// The client is at its end.
+    #[error("the client is closed")]
+    Closed,
+}
+
+impl Client {
+    /// Subscribes to a channel, from `since` where there is a position; the messages come through [`Incoming`]. The subscription
+    /// holds until [`Client::unsubscribe`], over every reconnection.
+    ///
+    /// # Errors
+    /// When the server refuses or does not answer; then there is no subscription.
+    pub async fn subscribe(&self, channel: &Channel, since: Option<Position>) -> Result<Subscribed, RequestError> {
+        self.ask(|answer| Command::Subscribe { channel: channel.clone(), since, answer }).await
+    }
+
+    /// Ends a subscription. Nothing of it comes any more, whatever the answer.
+    ///
+    /// # Errors
+    /// When the server refuses or does not answer.
+    pub async fn unsubscribe(&self, channel: &Channel) -> Result<(), RequestError> {
+        self.ask(|answer| Command::Request(Asked::Unsubscribe { channel: channel.clone(), answer })).await
+    }
+
+    /// Publishes to a channel. `event` is the JSON of the frame's `event`: any of id, source, type and data.
+    ///
+    /// # Errors
+    /// When the server refuses or does not answer; with an id of one's own it is safe to publish again.
+    pub async fn publish(&self, channel: &Channel, event: Box<RawValue>) -> Result<Published, RequestError> {
+        self.ask(|answer| Command::Request(Asked::Publish { channel: channel.clone(), event, answer })).await
+    }
+
+    /// A page of a channel's history: after `from`, or from the oldest message that the namespace shows; `limit` messages at
+    /// most, as many as fit without.
+    ///
+    /// # Errors
+    /// When the server refuses or does not answer.
+    pub async fn history(
+        &self,
+        channel: &Channel,
+        from: Option<Position>,
+        limit: Option<usize>,
+    ) -> Result<HistoryPage, RequestError> {
+        self.ask(|answer| Command::Request(Asked::History { channel: channel.clone(), from, limit, answer })).await
+    }
+
+    /// Asks for a sign of life.
+    ///
+    /// # Errors
+    /// When the server refuses or does not answer.
+    pub async fn ping(&self) -> Result<(), RequestError> {
+        self.ask(|answer| Command::Request(Asked::Ping { answer: Some(answer) })).await
+    }
+
+    /// Closes the connection and waits until that is done. What has come before can still be taken.
+    pub async fn close(self) {
+        let (answer, closed) = oneshot::channel();
+        if self.commands.send(Command::Close { answer }).await.is_ok() {
+            // An error says that the task is at its end, which is what was asked for.
+            let _ = closed.await;
+        }
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<Result<T, RequestError>>) -> Command) -> Result<T, RequestError> {
+        let (answer, answered) = oneshot::channel();
+        self.commands.send(command(answer)).await.map_err(|_| RequestError::Closed)?;
+        answered.await.unwrap_or(Err(RequestError::Closed))
+    }
+}
+
+impl Incoming {
+    /// The next item; none at the end.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost when the future is dropped.
+    pub async fn next(&mut self) -> Option<Item> {
+        self.items.recv().await
+    }
+
+    /// The next message, passing over notices; none at the end.
+    ///
+    /// # Cancel safety
+    /// Nothing but notices is lost when the future is dropped.
+    pub async fn next_delivery(&mut self) -> Option<Delivery> {
+        loop {
+            if let Item::Delivery(delivery) = self.next().await? {
+                return Some(delivery);
+            }
+        }
+    }
+}
