@@ -20,8 +20,8 @@ use crate::spec::TableSpec;
 /// time to live"); a test that relies on deletion should not wait that long.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 
-/// A request that still runs when the stack ends gets this long.
-const GRACE: Duration = Duration::from_secs(1);
+/// A request that still runs when the stack ends gets this long, and SQLite's threads as long again.
+const GRACE: Duration = Duration::from_millis(500);
 
 /// Two: one waits for SQLite's lock while the other parses.
 const WORKERS: usize = 2;
@@ -139,7 +139,7 @@ impl DynamoDb {
         self.address
     }
 
-    /// Stops accepting, lets running requests finish for at most one second, closes the database and deletes a temporary folder.
+    /// Stops accepting, lets running requests finish for at most half a second, closes the database and deletes a temporary folder.
     pub async fn shutdown(mut self) {
         self.stop.cancel();
         if let Some(thread) = self.thread.take() {
