@@ -170,14 +170,18 @@ impl<S: Store, Q: Queue, P: Posts, C: Clock> Drain<S, Q, P, C> {
             Leased::Absent => return Ok(Err(Ended::Done)),
             Leased::Held(holder) => holder,
         };
-        if holder == owner || wakeup.kind == WakeupKind::Resume {
+        if holder == *owner {
             return Ok(Err(Ended::Failed));
         }
         self.store.bump(&wakeup.key, self.clock.now()).await?;
         // The holder may have given it back before it could see the new generation.
         match self.store.acquire(&wakeup.key, owner, until, self.clock.now()).await? {
             Leased::Acquired(shard) => Ok(Ok(shard)),
-            Leased::Absent | Leased::Held(_) => Ok(Err(Ended::Done)),
+            Leased::Absent => Ok(Err(Ended::Done)),
+            // The holder goes round again. Should it die first, a subscriber that waits for what it missed must not be forgotten;
+            // whatever else there is, the next wake-up finds.
+            Leased::Held(_) if wakeup.kind == WakeupKind::Resume => Ok(Err(Ended::Failed)),
+            Leased::Held(_) => Ok(Err(Ended::Done)),
         }
     }
 

@@ -19,6 +19,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::sync::Notify;
 
 /// Rows of a page of subscriptions: few, so that tests cross page boundaries.
 const PAGE_ROWS: usize = 3;
@@ -52,6 +53,7 @@ pub struct Faults {
 #[derive(Clone, Default)]
 pub struct MemoryQueue {
     sent: Arc<Mutex<VecDeque<Wakeup>>>,
+    arrived: Arc<Notify>,
     storm: Option<Storm>,
 }
 
@@ -696,6 +698,16 @@ impl MemoryQueue {
     pub fn take(&self) -> Option<Wakeup> {
         self.sent.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
     }
+
+    /// Waits for a wake-up and takes it out.
+    pub async fn next(&self) -> Wakeup {
+        loop {
+            match self.take() {
+                Some(wakeup) => return wakeup,
+                None => self.arrived.notified().await,
+            }
+        }
+    }
 }
 
 impl Queue for MemoryQueue {
@@ -704,6 +716,7 @@ impl Queue for MemoryQueue {
             storm.before("send").await?;
         }
         self.sent.lock().unwrap_or_else(PoisonError::into_inner).extend(wakeups.iter().cloned());
+        self.arrived.notify_one();
         if let Some(storm) = &self.storm {
             storm.after("send").await?;
         }
