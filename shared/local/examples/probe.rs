@@ -6,7 +6,7 @@
 //! | `environment` | answers its variables |
 //! | `context` | answers what the Runtime API said of the invocation, and its process id |
 //! | `wait` | appends its request id to `started`, then waits until the file `gate` is there |
-//! | `attempt` | appends its request id to `path`, fails while the file has at most `failures` lines |
+//! | `attempt` | appends `line`, or else its request id, to `path`, fails while the file has at most `failures` lines |
 //! | `print` | writes `line` to stdout and stderr |
 //! | `large` | answers `bytes` bytes |
 //! | `exit`, `abort`, `panic`, `error` | fails in that way |
@@ -74,7 +74,7 @@ async fn handle(event: LambdaEvent<Value>) -> Result<FunctionResponse<Value, Chu
             json!({ "pid": std::process::id() })
         }
         Some("attempt") => {
-            let lines = append(text("path"), &context.request_id)?;
+            let lines = append(text("path"), &text("line").unwrap_or(context.request_id))?;
             if lines <= command["failures"].as_u64().unwrap_or_default() {
                 return Err("not this time".into());
             }

@@ -86,7 +86,7 @@ impl Cors {
                 answer.append(name, value);
             }
             Err(_) => {
-                tracing::warn!(header.name = %name, "a list of the URL's CORS configuration has characters that HTTP forbids")
+                tracing::warn!(header.name = %name, "a list of the URL's CORS configuration has characters that HTTP forbids");
             }
         }
     }

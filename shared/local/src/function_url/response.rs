@@ -134,7 +134,7 @@ fn append(headers: &mut HeaderMap, name: &str, value: &str) {
             headers.append(name, value);
         }
         None => {
-            tracing::warn!(header.name = name, "a header of the function's answer was left out: HTTP forbids its name or value")
+            tracing::warn!(header.name = name, "a header of the function's answer was left out: HTTP forbids its name or value");
         }
     }
 }

@@ -3,6 +3,16 @@
 //! Requests are not authenticated: the stack listens for its own user. Statuses, headers and errors are those of the AWS
 //! Lambda API Reference.
 
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use super::body::{self, BodyError};
+use super::failure::ErrorFields;
+use super::function::Pending;
+use super::invocation::{Invocation, Mode};
+use super::limits::{MAX_ASYNCHRONOUS_PAYLOAD_BYTES, MAX_SYNCHRONOUS_PAYLOAD_BYTES};
+use super::{Functions, Request};
+use crate::invoker::{InvokeError, Outcome, StreamingOutcome};
 use aws_smithy_eventstream::frame::write_message_to;
 use aws_smithy_types::event_stream::{Header, HeaderValue as EventHeader, Message};
 use axum::Router;
@@ -16,20 +26,13 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::{Bytes, BytesMut};
 use futures_util::stream;
 use serde_json::json;
-use std::convert::Infallible;
-use std::sync::Arc;
-
-use super::body::{self, BodyError};
-use super::failure::ErrorFields;
-use super::function::Pending;
-use super::invocation::{Invocation, Mode};
-use super::limits::{MAX_ASYNCHRONOUS_PAYLOAD_BYTES, MAX_SYNCHRONOUS_PAYLOAD_BYTES};
-use super::{Functions, Request};
-use crate::invoker::{InvokeError, Outcome, StreamingOutcome};
 
 const REQUEST_ID: &str = "x-amzn-requestid";
 const ERROR_TYPE: &str = "x-amzn-errortype";
 const EVENT_STREAM: &str = "application/vnd.amazon.eventstream";
+
+/// The account of the local stack, for functions that do not exist and so have no ARN.
+const LOCAL_ACCOUNT: &str = "000000000000";
 
 /// The routes of the API.
 pub fn router(functions: Functions) -> Router {
@@ -231,8 +234,11 @@ fn client_context(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
         return Ok(None);
     };
     let decoded = BASE64.decode(value.as_bytes()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
-    let context = decoded.filter(|text| serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok());
-    context.map(Some).ok_or_else(|| ApiError::invalid_content("Client context must be a valid Base64-encoded JSON object."))
+    // Written anew, because the Runtime API takes it as a header, where line breaks have no place.
+    let context = decoded.and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok());
+    context
+        .map(|context| Some(context.to_string()))
+        .ok_or_else(|| ApiError::invalid_content("Client context must be a valid Base64-encoded JSON object."))
 }
 
 fn error_fields(json: &[u8]) -> ErrorFields {
@@ -320,9 +326,6 @@ impl ApiError {
     }
 }
 
-/// The account of the local stack, for functions that do not exist and so have no ARN.
-const LOCAL_ACCOUNT: &str = "000000000000";
-
 fn finish(mut response: Response, request_id: &str) -> Response {
     set(&mut response, REQUEST_ID, request_id);
     response
@@ -338,6 +341,7 @@ fn set(response: &mut Response, name: &'static str, value: &str) {
 #[cfg(test)]
 mod tests {
     use aws_smithy_eventstream::frame::read_message_from;
+    use aws_smithy_types::str_bytes::StrBytes;
 
     use super::*;
 
@@ -370,6 +374,6 @@ mod tests {
         let message = read_message_from(&frame[..]).expect("our own frame");
         assert_eq!(&message.payload()[..], b"hello");
         let event_type = message.headers().iter().find(|header| header.name().as_str() == ":event-type").expect("a header");
-        assert_eq!(event_type.value().as_string().map(|value| value.as_str()), Ok("PayloadChunk"));
+        assert_eq!(event_type.value().as_string().map(StrBytes::as_str), Ok("PayloadChunk"));
     }
 }

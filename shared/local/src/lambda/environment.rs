@@ -146,7 +146,7 @@ impl Environment {
     pub(crate) fn accept(&self, invocation: &Arc<Invocation>) -> bool {
         let mut state = self.lock();
         let busy = state.waiting.len() + state.running.len();
-        if state.retired || state.phase == Phase::Ended || busy >= self.traits.concurrency {
+        if state.retired || self.kill.is_cancelled() || state.phase == Phase::Ended || busy >= self.traits.concurrency {
             return false;
         }
         state.waiting.push_back(invocation.clone());
@@ -231,7 +231,7 @@ impl Environment {
         }
     }
 
-    /// Kills the process (SIGKILL to its group).
+    /// Kills the process (SIGKILL to its group). It gets no further work.
     pub(crate) fn kill(&self) {
         self.kill.cancel();
     }
@@ -344,7 +344,7 @@ impl Environment {
 
     fn take_waiting(&self) -> Option<(Arc<Invocation>, Deadline)> {
         let mut state = self.lock();
-        if state.phase != Phase::Ready {
+        if state.phase != Phase::Ready || self.kill.is_cancelled() {
             return None;
         }
         let invocation = state.waiting.pop_front()?;
@@ -437,4 +437,81 @@ fn new_log_stream() -> String {
     let now = time::OffsetDateTime::now_utc();
     let random = rand::random::<u128>();
     format!("{:04}/{:02}/{:02}/[$LATEST]{random:032x}", now.year(), u8::from(now.month()), now.day())
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::lambda::invocation::{Call, InFlight, Mode};
+
+    fn environment(concurrency: usize) -> Environment {
+        let traits = Traits {
+            function_name: "probe".to_owned(),
+            function_arn: "arn:aws:lambda:us-east-1:000000000000:function:probe".to_owned(),
+            timeout: Duration::from_secs(3),
+            concurrency,
+            log: FunctionLog::open("probe", None).expect("no file is involved"),
+        };
+        Environment::new(Arc::new(traits), None)
+    }
+
+    fn invocation() -> Arc<Invocation> {
+        let place = InFlight::enter(&Arc::default(), 1).expect("the first of one");
+        Arc::new(Invocation::new(Call::new(Bytes::new(), Mode::Buffered), place).0)
+    }
+
+    #[tokio::test]
+    async fn an_environment_takes_what_it_has_room_for() {
+        let environment = environment(2);
+        let [first, second, third] = [invocation(), invocation(), invocation()];
+        assert!(environment.accept(&first) && environment.accept(&second));
+        assert!(!environment.accept(&third));
+        environment.next().await.expect("the first waits");
+        assert!(!environment.accept(&third), "taken is not done");
+        environment.finish(&first.call.request_id);
+        assert!(environment.accept(&third));
+    }
+
+    #[tokio::test]
+    async fn a_late_invocation_does_not_take_its_neighbours_with_it() {
+        let environment = environment(2);
+        let [late, neighbour] = [invocation(), invocation()];
+        for invocation in [&late, &neighbour] {
+            assert!(environment.accept(invocation));
+            environment.next().await.expect("it waits");
+        }
+        environment.expire(&late);
+        assert!(late.failed());
+        assert!(!neighbour.done().is_cancelled() && !environment.kill.is_cancelled());
+        assert!(!environment.accept(&invocation()), "it gets no further work");
+        environment.finish(&neighbour.call.request_id);
+        assert!(environment.kill.is_cancelled(), "with its last invocation it is over");
+    }
+
+    #[tokio::test]
+    async fn what_a_warm_process_never_took_can_go_elsewhere() {
+        let environment = environment(2);
+        let [taken, waiting] = [invocation(), invocation()];
+        assert!(environment.accept(&taken));
+        environment.next().await.expect("it waits");
+        assert!(environment.accept(&waiting));
+        environment.end(Failure::truncated);
+        assert!(taken.failed());
+        assert!(!waiting.done().is_cancelled());
+        assert_eq!(environment.supervise(&waiting).await, Supervised::NotTaken);
+        assert_eq!(environment.supervise(&taken).await, Supervised::Over);
+    }
+
+    #[tokio::test]
+    async fn what_a_process_that_never_was_ready_should_have_taken_failed() {
+        let environment = environment(1);
+        let waiting = invocation();
+        assert!(environment.accept(&waiting));
+        environment.end(Failure::truncated);
+        assert!(waiting.failed());
+        assert_eq!(environment.supervise(&waiting).await, Supervised::Over);
+        assert!(environment.next().await.is_none());
+    }
 }

@@ -8,13 +8,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::task::unconstrained;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::LambdaOptions;
 use super::environment::{Environment, Fingerprint, Launch, Supervised, Traits};
-use super::invocation::{Call, Invocation, Mode, Reply};
+use super::invocation::{Call, InFlight, Invocation, Load, Mode, Reply};
 use super::limits::{MAX_CONCURRENCY_PER_ENVIRONMENT, MAX_SYNCHRONOUS_PAYLOAD_BYTES};
 use super::logs::FunctionLog;
 use crate::invoker::{InvokeError, Outcome, StreamingOutcome};
@@ -50,9 +53,9 @@ pub(crate) struct Function {
     launch: Launch,
     /// One permit for each invocation that the environments can work on; first come, first served.
     slots: Arc<Semaphore>,
-    /// The living environments, the least recently used first.
+    /// The living environments, retired ones included, the least recently used first.
     pool: Mutex<Vec<Arc<Environment>>>,
-    in_flight: AtomicUsize,
+    load: Arc<Load>,
     tallies: Tallies,
     closing: CancellationToken,
     tasks: TaskTracker,
@@ -62,10 +65,12 @@ pub(crate) struct Function {
 struct Tallies {
     environments_started: AtomicU64,
     invocations: AtomicU64,
-    function_errors: AtomicU64,
     throttles: AtomicU64,
     dropped_events: AtomicU64,
 }
+
+/// What waits for one of the slots.
+type Slot = BoxFuture<'static, Result<OwnedSemaphorePermit, AcquireError>>;
 
 /// An accepted call.
 #[derive(Debug)]
@@ -101,7 +106,7 @@ impl Function {
             launch,
             slots: Arc::new(Semaphore::new(slots)),
             pool: Mutex::default(),
-            in_flight: AtomicUsize::new(0),
+            load: Arc::default(),
             tallies: Tallies::default(),
             closing,
             tasks,
@@ -120,11 +125,17 @@ impl Function {
         if self.closing.is_cancelled() {
             return Err(InvokeError::ShuttingDown);
         }
-        let place = InFlight::enter(self)?;
+        let limit = self.spec.reserved_concurrency.map_or(usize::MAX, |limit| limit as usize);
+        let Some(place) = InFlight::enter(&self.load, limit) else {
+            self.tallies.throttles.fetch_add(1, Ordering::Relaxed);
+            return Err(InvokeError::Throttled);
+        };
         self.tallies.invocations.fetch_add(1, Ordering::Relaxed);
-        let (invocation, reply) = Invocation::new(call);
+        let (invocation, reply) = Invocation::new(call, place);
         let invocation = Arc::new(invocation);
-        self.tasks.spawn(place.execute(invocation.clone()));
+        let slot = self.queue();
+        let (function, running) = (self.clone(), invocation.clone());
+        self.tasks.spawn(async move { function.execute(slot, &running).await });
         Ok(Pending { invocation, reply })
     }
 
@@ -137,7 +148,7 @@ impl Function {
         Counters {
             environments_started: tallies.environments_started.load(Ordering::Relaxed),
             invocations: tallies.invocations.load(Ordering::Relaxed),
-            function_errors: tallies.function_errors.load(Ordering::Relaxed),
+            function_errors: self.load.failures(),
             throttles: tallies.throttles.load(Ordering::Relaxed),
             dropped_events: tallies.dropped_events.load(Ordering::Relaxed),
         }
@@ -157,8 +168,8 @@ impl Function {
     }
 
     /// Brings an invocation to an environment and watches it to its end.
-    async fn execute(self: &Arc<Self>, invocation: &Arc<Invocation>) {
-        let Ok(_permit) = self.slot().await else {
+    async fn execute(self: &Arc<Self>, slot: Slot, invocation: &Arc<Invocation>) {
+        let Ok(_permit) = slot.await else {
             invocation.refuse(InvokeError::ShuttingDown);
             invocation.settle(Vec::new());
             return;
@@ -178,8 +189,13 @@ impl Function {
         }
     }
 
-    async fn slot(&self) -> Result<OwnedSemaphorePermit, tokio::sync::AcquireError> {
-        self.slots.clone().acquire_owned().await
+    /// Takes a place in the queue for a slot, here and now: tasks may start in another order than they were spawned in.
+    fn queue(&self) -> Slot {
+        let mut slot = unconstrained(self.slots.clone().acquire_owned()).boxed();
+        match (&mut slot).now_or_never() {
+            Some(acquired) => std::future::ready(acquired).boxed(),
+            None => slot,
+        }
     }
 
     /// Gives the invocation to the environment that was used last, or to a new one; to none when the stack shuts down.
@@ -191,7 +207,7 @@ impl Function {
         }
         if fingerprint.is_some() {
             // The binary was built anew: the old processes finish what they have.
-            for outdated in pool.extract_if(.., |environment| environment.fingerprint != fingerprint) {
+            for outdated in pool.iter().filter(|environment| environment.fingerprint != fingerprint) {
                 outdated.retire();
             }
         }
@@ -221,9 +237,6 @@ impl Function {
 
     /// Writes what Lambda writes at the end of an invocation, and hands the log's tail to whoever asked.
     async fn report(&self, invocation: &Invocation, environment: &Environment) {
-        if invocation.failed() {
-            self.tallies.function_errors.fetch_add(1, Ordering::Relaxed);
-        }
         let duration = invocation.deadline().map_or(Duration::ZERO, |deadline| Instant::now() - deadline.began);
         let request_id = &invocation.call.request_id;
         tracing::debug!(
@@ -279,32 +292,6 @@ impl Call {
     }
 }
 
-/// A place among the concurrent executions of a function.
-struct InFlight(Arc<Function>);
-
-impl InFlight {
-    fn enter(function: &Arc<Function>) -> Result<Self, InvokeError> {
-        let limit = function.spec.reserved_concurrency.map_or(usize::MAX, |limit| limit as usize);
-        let entered =
-            function.in_flight.fetch_update(Ordering::AcqRel, Ordering::Acquire, |count| (count < limit).then_some(count + 1));
-        if entered.is_err() {
-            function.tallies.throttles.fetch_add(1, Ordering::Relaxed);
-            return Err(InvokeError::Throttled);
-        }
-        Ok(Self(function.clone()))
-    }
-
-    async fn execute(self, invocation: Arc<Invocation>) {
-        self.0.execute(&invocation).await;
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
 /// How many invocations at a time one environment of the function takes.
 fn concurrency_of(spec: &FunctionSpec) -> usize {
     let Some(value) = spec.environment.get(MAX_CONCURRENCY).filter(|value| !value.is_empty()) else {
@@ -342,6 +329,9 @@ fn variables(spec: &FunctionSpec, executable: &Path, options: &LambdaOptions) ->
         variables.insert(name.clone(), value.into());
     }
     for (name, value) in &options.variables {
+        if spec.environment.get(name).is_some_and(|value| options.own_endpoints.contains(value)) {
+            continue;
+        }
         variables.insert(name.clone(), value.into());
     }
     let task_root = executable.parent().unwrap_or(Path::new("/"));
@@ -420,6 +410,17 @@ mod tests {
         assert_eq!(value(&variables, "TABLE"), Some("log"));
         assert_eq!(value(&variables, "AWS_REGION"), Some("us-east-1"));
         assert_eq!(value(&variables, "LAMBDA_TASK_ROOT"), Some("/tmp"));
+    }
+
+    #[test]
+    fn an_endpoint_of_the_template_that_is_one_of_the_stack_stays() {
+        let management = "AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI";
+        let spec = spec(&[(management, "http://127.0.0.1:2/second")]);
+        let mut options = LambdaOptions::default();
+        options.variables.insert(management.to_owned(), "http://127.0.0.1:1/first".to_owned());
+        assert_eq!(value(&variables(&spec, Path::new("/tmp/probe"), &options), management), Some("http://127.0.0.1:1/first"));
+        options.own_endpoints.push("http://127.0.0.1:2/second".to_owned());
+        assert_eq!(value(&variables(&spec, Path::new("/tmp/probe"), &options), management), Some("http://127.0.0.1:2/second"));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! One invocation, from its acceptance to its end.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::{Bytes, BytesMut};
@@ -42,6 +43,39 @@ pub(crate) enum Reply {
     Refused(InvokeError),
 }
 
+/// What a function is at, and how often it failed.
+#[derive(Debug, Default)]
+pub(crate) struct Load {
+    executions: AtomicUsize,
+    failures: AtomicU64,
+}
+
+impl Load {
+    /// How many invocations ended with a function error.
+    pub(crate) fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Relaxed)
+    }
+}
+
+/// A place among the concurrent executions of a function.
+#[derive(Debug)]
+pub(crate) struct InFlight(Arc<Load>);
+
+impl InFlight {
+    /// Takes a place, unless `limit` are taken.
+    pub(crate) fn enter(load: &Arc<Load>, limit: usize) -> Option<Self> {
+        let enter = |count: usize| (count < limit).then_some(count + 1);
+        load.executions.fetch_update(Ordering::AcqRel, Ordering::Acquire, enter).ok()?;
+        Some(Self(load.clone()))
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.executions.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 /// An invocation under way.
 #[derive(Debug)]
 pub(crate) struct Invocation {
@@ -60,9 +94,19 @@ pub(crate) struct Invocation {
 #[derive(Debug)]
 struct State {
     answer: Answer,
+    /// Given back before the caller hears of the end, so that its next call is not throttled by this one.
+    place: Option<InFlight>,
     deadline: Option<Deadline>,
     failed: bool,
     tail: Vec<u8>,
+}
+
+impl State {
+    /// Nothing further can be answered.
+    fn finish(&mut self) -> Answer {
+        self.place = None;
+        std::mem::replace(&mut self.answer, Answer::Over)
+    }
 }
 
 #[derive(Debug)]
@@ -87,12 +131,18 @@ pub(crate) struct Deadline {
 }
 
 impl Invocation {
-    pub(crate) fn new(call: Call) -> (Self, oneshot::Receiver<Reply>) {
+    pub(crate) fn new(call: Call, place: InFlight) -> (Self, oneshot::Receiver<Reply>) {
         let (sender, receiver) = oneshot::channel();
         let invocation = Self {
             call,
             trace_id: new_trace_id(),
-            state: Mutex::new(State { answer: Answer::Waiting(sender), deadline: None, failed: false, tail: Vec::new() }),
+            state: Mutex::new(State {
+                answer: Answer::Waiting(sender),
+                place: Some(place),
+                deadline: None,
+                failed: false,
+                tail: Vec::new(),
+            }),
             taken: CancellationToken::new(),
             done: CancellationToken::new(),
             settled: CancellationToken::new(),
@@ -116,8 +166,7 @@ impl Invocation {
 
     /// The whole answer is there.
     pub(crate) fn succeed(&self, payload: Bytes, content_type: Option<&str>) {
-        let mut state = self.lock();
-        match std::mem::replace(&mut state.answer, Answer::Over) {
+        match self.lock().finish() {
             Answer::Waiting(sender) if self.call.mode == Mode::Streaming => {
                 let (body, receiver) = mpsc::unbounded_channel();
                 let _ = body.send(Ok(payload));
@@ -135,8 +184,12 @@ impl Invocation {
     /// The function failed. A caller that already gets a stream sees it break.
     pub(crate) fn fail(&self, failure: Failure) {
         let mut state = self.lock();
-        state.failed |= !matches!(state.answer, Answer::Over);
-        match std::mem::replace(&mut state.answer, Answer::Over) {
+        // As the place: whoever hears of the failure finds it counted.
+        if let Some(InFlight(load)) = &state.place {
+            load.failures.fetch_add(1, Ordering::Relaxed);
+            state.failed = true;
+        }
+        match state.finish() {
             Answer::Waiting(sender) | Answer::Collecting(sender, _) => {
                 let _ = sender.send(Reply::FunctionError(failure.json));
             }
@@ -150,8 +203,7 @@ impl Invocation {
 
     /// The invocation never reached a process.
     pub(crate) fn refuse(&self, error: InvokeError) {
-        let mut state = self.lock();
-        if let Answer::Waiting(sender) = std::mem::replace(&mut state.answer, Answer::Over) {
+        if let Answer::Waiting(sender) = self.lock().finish() {
             let _ = sender.send(Reply::Refused(error));
         }
         self.done.cancel();
@@ -199,8 +251,8 @@ impl Invocation {
 
     /// The stream ended as it should.
     pub(crate) fn end_stream(&self) {
-        let mut state = self.lock();
-        if let Answer::Collecting(sender, collected) = std::mem::replace(&mut state.answer, Answer::Over) {
+        // A streaming caller sees the end when the channel closes, which is when this value goes.
+        if let Answer::Collecting(sender, collected) = self.lock().finish() {
             let _ = sender.send(Reply::Success(collected.freeze()));
         }
         self.done.cancel();
@@ -255,13 +307,20 @@ mod tests {
     use super::*;
 
     fn invocation(mode: Mode) -> (Invocation, oneshot::Receiver<Reply>) {
-        Invocation::new(Call {
-            request_id: "id".to_owned(),
-            payload: Bytes::new(),
-            client_context: None,
-            mode,
-            wants_tail: false,
-        })
+        let call = Call { request_id: "id".to_owned(), payload: Bytes::new(), client_context: None, mode, wants_tail: false };
+        let place = InFlight::enter(&Arc::default(), 1).expect("the first of one");
+        Invocation::new(call, place)
+    }
+
+    #[test]
+    fn a_place_is_free_again_when_the_caller_hears_of_the_end() {
+        let count = Arc::default();
+        let place = InFlight::enter(&count, 1).expect("the first of one");
+        assert!(InFlight::enter(&count, 1).is_none());
+        let (invocation, mut reply) = Invocation::new(Call::new(Bytes::new(), Mode::Buffered), place);
+        invocation.succeed(Bytes::new(), None);
+        assert!(reply.try_recv().is_ok());
+        assert!(InFlight::enter(&count, 1).is_some());
     }
 
     #[test]

@@ -75,6 +75,9 @@ pub struct LambdaOptions {
     /// Variables that the stack sets for every function, over those of the template: its endpoints above all. A variable of
     /// the template whose name begins with `AWS_ENDPOINT_URL` and that is not in here is left out.
     pub variables: BTreeMap<String, String>,
+    /// Addresses of the stack itself. A variable of the template whose value is one of these stays as it is: with several
+    /// WebSocket APIs, each function keeps the one that it names.
+    pub own_endpoints: Vec<String>,
     /// The most processes of one function at a time; at least one.
     pub max_environments: usize,
     /// How long a minute between the tries of an asynchronous event is: 1.0 as on AWS, 0.001 for tests. More than 0.
@@ -89,6 +92,7 @@ impl Default for LambdaOptions {
         Self {
             region: "us-east-1".to_owned(),
             variables: BTreeMap::new(),
+            own_endpoints: Vec::new(),
             max_environments: default_environments(),
             time_scale: 1.0,
             log_directory: None,

@@ -188,14 +188,14 @@ fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name).and_then(|value| value.to_str().ok())
 }
 
-/// A client context with line breaks cannot be a header; nothing else that comes here can fail.
+/// A client context may hold characters that no header can; nothing else that comes here does.
 fn insert(headers: &mut HeaderMap, name: &'static str, value: &str) {
     match HeaderValue::from_str(value) {
         Ok(value) => {
             headers.insert(name, value);
         }
         Err(_) => {
-            tracing::warn!(header.name = name, "a header for the function was left out: it has characters that HTTP forbids")
+            tracing::warn!(header.name = name, "a header for the function was left out: it has characters that HTTP forbids");
         }
     }
 }

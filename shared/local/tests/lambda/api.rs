@@ -45,7 +45,7 @@ async fn the_request_id_of_the_answer_is_that_of_the_invocation() {
     let functions = start(function());
     let server = serve(&functions).await;
     let context = json!({ "custom": { "foo": "bar" } });
-    let request = invoke(&server, "Probe").header("x-amz-client-context", BASE64.encode(context.to_string()));
+    let request = invoke(&server, "Probe").header("x-amz-client-context", BASE64.encode(format!("{context:#}")));
     let answer = send(request, json!({ "do": "context" }).to_string()).await;
     let said: Value = serde_json::from_slice(&answer.body).expect("JSON");
     assert_eq!(answer.header("x-amzn-requestid"), said["request_id"].as_str());

@@ -159,9 +159,11 @@ async fn a_client_that_leaves_does_not_stop_the_function() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broken_stream_breaks_the_response() {
     let (functions, server) = real(true).await;
-    let payload = json!({ "do": "stream", "chunks": ["one"], "exit": 1 });
+    let folder = Folder::new();
+    let payload = json!({ "do": "stream", "chunks": ["one"], "gate": folder.path("gate"), "exit": 1 });
     let response = within("the headers", begin(Request::post(server.url("/")), payload.to_string())).await;
     assert_eq!(response.status(), StatusCode::OK);
+    folder.open("gate");
     assert!(within("the break", response.into_body().collect()).await.is_err(), "the client must see that something is missing");
     end(functions).await;
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use axum::Router;
 use bytes::Bytes;
@@ -21,7 +21,7 @@ use serde_json::Value;
 /// How long a condition may take. Only a failing test waits that long.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The probe, which cargo builds with the tests; a test run that builds no examples builds it here.
+/// The probe, which `cargo test` builds with the tests; a run of this test alone builds it here.
 pub(crate) fn probe() -> PathBuf {
     static PROBE: OnceLock<PathBuf> = OnceLock::new();
     PROBE
@@ -29,7 +29,8 @@ pub(crate) fn probe() -> PathBuf {
             let test = std::env::current_exe().expect("a test has a path");
             let profile = test.parent().and_then(Path::parent).expect("a test lies in <profile>/deps");
             let probe = profile.join("examples/probe");
-            if !probe.is_file() {
+            let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/probe.rs");
+            if modified(&probe) <= modified(&source) {
                 let built = Command::new(env!("CARGO"))
                     .args(["build", "-p", "carillon-local", "--example", "probe"])
                     .current_dir(env!("CARGO_MANIFEST_DIR"))
@@ -40,6 +41,11 @@ pub(crate) fn probe() -> PathBuf {
             probe
         })
         .clone()
+}
+
+/// Nothing for a file that is not there, which is older than any.
+fn modified(path: &Path) -> Option<SystemTime> {
+    std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok()
 }
 
 /// The probe as a function called `Probe`, with 30 seconds.
