@@ -83,9 +83,10 @@ impl Endpoint {
             );
         }
         let service = signed_service(request.headers()).map(str::to_owned);
-        let is_form = request.headers().get(header::CONTENT_TYPE).is_some_and(|kind| {
-            kind.as_bytes().starts_with(b"application/x-www-form-urlencoded")
-        });
+        let is_form = request
+            .headers()
+            .get(header::CONTENT_TYPE)
+            .is_some_and(|kind| kind.as_bytes().starts_with(b"application/x-www-form-urlencoded"));
         match service.as_deref() {
             Some("sqs") => query_protocol_of_sqs(),
             // An unsigned query, as curl sends it.
@@ -103,7 +104,11 @@ impl Endpoint {
             Some("execute-api") => {
                 let message = format!(
                     "@connections is not at this endpoint but at {}: set AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI to it.",
-                    if self.services.management.is_empty() { "no URL, since the template has no WebSocket API".to_owned() } else { self.services.management.join(" or ") },
+                    if self.services.management.is_empty() {
+                        "no URL, since the template has no WebSocket API".to_owned()
+                    } else {
+                        self.services.management.join(" or ")
+                    },
                 );
                 aws_json::error(StatusCode::NOT_FOUND, "application/json", "NotFoundException", &message)
             }

@@ -87,8 +87,10 @@ async fn serve(stream: TcpStream, peer: SocketAddr, router: Router, stop: Cancel
         request.extensions_mut().insert(ConnectInfo(peer));
         service.call(request)
     });
-    let connection =
-        http1::Builder::new().timer(TokioTimer::new()).header_read_timeout(HEAD_TIME).serve_connection(TokioIo::new(stream), service);
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIME)
+        .serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = &mut connection => ended,

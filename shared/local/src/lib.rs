@@ -1,6 +1,4 @@
-//! The local stack: reads `template.yaml` and runs the real function binaries behind local front doors.
-//!
-//! Each emulated service has one folder and knows the others only through [`invoker::Invoker`] and [`spec`].
+#![doc = include_str!("../README.md")]
 
 pub mod aws_endpoint;
 mod aws_json;

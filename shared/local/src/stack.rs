@@ -218,7 +218,8 @@ impl Stack {
             deployed,
             &LambdaOptions {
                 region: options.region.clone(),
-                variables: endpoint_variables(&endpoints, dynamodb.address(), &managements),
+                variables: endpoint_variables(&endpoints, dynamodb.address(), managements.first()),
+                own_endpoints: managements.clone(),
                 max_environments: options.maximum_environments,
                 time_scale: 1.0 / f64::from(options.time_scale.get()),
                 log_directory: options.logs.clone(),
@@ -246,7 +247,7 @@ impl Stack {
             events,
             functions: functions.clone(),
             dynamodb: dynamodb.address(),
-            management: managements.values().cloned().collect(),
+            management: managements,
         };
         let mut doors = vec![FrontDoor::start(listeners.aws, aws_endpoint::router(services))];
         for (function, listener) in functions_with_urls(&template).zip(listeners.urls) {
@@ -396,7 +397,10 @@ impl Listeners {
         };
         Endpoints {
             aws: format!("http://{}", reachable(self.addresses.aws)),
-            function_urls: named(functions_with_urls(template).map(|function| &function.logical_id).collect(), &self.addresses.urls),
+            function_urls: named(
+                functions_with_urls(template).map(|function| &function.logical_id).collect(),
+                &self.addresses.urls,
+            ),
             websocket_apis: named(template.websocket_apis.iter().map(|api| &api.logical_id).collect(), &self.addresses.websocket),
         }
     }
@@ -434,10 +438,10 @@ async fn executables(options: &StackOptions, functions: Vec<FunctionSpec>) -> Re
         let executable = |spec: FunctionSpec| {
             let executable = match &spec.code {
                 CodeSpec::Bootstrap { path } => path.clone(),
-                CodeSpec::Cargo { binary } => prebuilt.get(binary).cloned().ok_or_else(|| StackError::NotPrebuilt {
-                    function: spec.logical_id.clone(),
-                    binary: binary.clone(),
-                })?,
+                CodeSpec::Cargo { binary } => prebuilt
+                    .get(binary)
+                    .cloned()
+                    .ok_or_else(|| StackError::NotPrebuilt { function: spec.logical_id.clone(), binary: binary.clone() })?,
             };
             Ok(DeployedFunction { spec, executable })
         };
@@ -457,18 +461,15 @@ async fn executables(options: &StackOptions, functions: Vec<FunctionSpec>) -> Re
     Ok(deployed)
 }
 
-/// The `@connections` endpoint of each WebSocket API, by logical id.
-fn managements(template: &Template, endpoints: &Endpoints) -> BTreeMap<String, String> {
+/// The `@connections` endpoint of each WebSocket API, in the template's order.
+fn managements(template: &Template, endpoints: &Endpoints) -> Vec<String> {
     let apis = template.websocket_apis.iter();
-    apis.map(|api| (api.logical_id.clone(), format!("http://{}/{}", endpoints.websocket_apis[&api.logical_id], api.stage))).collect()
+    apis.map(|api| format!("http://{}/{}", endpoints.websocket_apis[&api.logical_id], api.stage)).collect()
 }
 
-/// What the SDKs in functions read; it replaces whatever the template says under these names.
-fn endpoint_variables(
-    endpoints: &Endpoints,
-    dynamodb: SocketAddr,
-    managements: &BTreeMap<String, String>,
-) -> BTreeMap<String, String> {
+/// What the SDKs in functions read. It replaces what the template says under these names, unless that is one of the stack's own
+/// endpoints already.
+fn endpoint_variables(endpoints: &Endpoints, dynamodb: SocketAddr, management: Option<&String>) -> BTreeMap<String, String> {
     let dynamodb = format!("http://{}", reachable(dynamodb));
     let mut variables = BTreeMap::from([
         ("AWS_ENDPOINT_URL".to_owned(), endpoints.aws.clone()),
@@ -476,7 +477,7 @@ fn endpoint_variables(
         ("AWS_ENDPOINT_URL_DYNAMODB_STREAMS".to_owned(), dynamodb),
         ("AWS_ENDPOINT_URL_SQS".to_owned(), endpoints.aws.clone()),
     ]);
-    if let Some(management) = managements.values().next() {
+    if let Some(management) = management {
         variables.insert("AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI".to_owned(), management.clone());
     }
     variables

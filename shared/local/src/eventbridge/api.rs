@@ -108,7 +108,9 @@ fn put_events(events: &EventBridge, body: &[u8]) -> Result<Value, Fault> {
     }
     let total: usize = entries.iter().map(Entry::size).sum();
     if total >= MAXIMUM_BYTES {
-        return Err(Fault::validation(format!("Total size of the entries in the request is over the limit: {total} of {MAXIMUM_BYTES} bytes.")));
+        return Err(Fault::validation(format!(
+            "Total size of the entries in the request is over the limit: {total} of {MAXIMUM_BYTES} bytes."
+        )));
     }
     let now = OffsetDateTime::now_utc().replace_nanosecond(0).expect("0 is a number of nanoseconds");
     let mut failed = 0;
@@ -139,9 +141,9 @@ impl Entry {
 /// Makes an event of an entry: the bus, and the JSON that rules match and targets receive.
 fn accept(events: &EventBridge, entry: Entry, now: OffsetDateTime) -> Result<(String, Value), (&'static str, String)> {
     let required = |name: &str, value: Option<String>| {
-        value.filter(|value| !value.is_empty()).ok_or_else(|| {
-            ("InvalidArgument", format!("Parameter {name} is not valid. Reason: {name} is a required argument."))
-        })
+        value
+            .filter(|value| !value.is_empty())
+            .ok_or_else(|| ("InvalidArgument", format!("Parameter {name} is not valid. Reason: {name} is a required argument.")))
     };
     let source = required("Source", entry.source)?;
     let detail_type = required("DetailType", entry.detail_type)?;

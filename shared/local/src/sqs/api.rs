@@ -69,9 +69,11 @@ async fn answer(sqs: &Sqs, action: &str, body: &[u8]) -> Result<Value, SqsError>
             queue(sqs, request.queue_url.as_deref())?;
             Ok(json!({"Tags": {}}))
         }
-        "CreateQueue" | "DeleteQueue" | "SetQueueAttributes" | "AddPermission" | "RemovePermission" | "TagQueue" | "UntagQueue" => {
-            Err(SqsError::modelled("UnsupportedOperation", format!("{action}: the local stack's queues are those of its template.")))
-        }
+        "CreateQueue" | "DeleteQueue" | "SetQueueAttributes" | "AddPermission" | "RemovePermission" | "TagQueue"
+        | "UntagQueue" => Err(SqsError::modelled(
+            "UnsupportedOperation",
+            format!("{action}: the local stack's queues are those of its template."),
+        )),
         _ => Err(SqsError::modelled("UnsupportedOperation", format!("{action} is not an action of the local stack's SQS."))),
     }
 }
@@ -147,7 +149,8 @@ struct ListRequest {
 
 fn parse<'b, Request: Deserialize<'b>>(body: &'b [u8]) -> Result<Request, SqsError> {
     let body = if body.is_empty() { b"{}" } else { body };
-    serde_json::from_slice(body).map_err(|error| SqsError::malformed(format!("The request is not the JSON of this action: {error}.")))
+    serde_json::from_slice(body)
+        .map_err(|error| SqsError::malformed(format!("The request is not the JSON of this action: {error}.")))
 }
 
 fn queue<'s>(sqs: &'s Sqs, url: Option<&str>) -> Result<&'s Arc<QueueCell>, SqsError> {
@@ -189,12 +192,15 @@ fn sent(sqs: &Sqs, queue: &QueueCell, message: NewMessage) -> Map<String, Value>
 }
 
 fn new_message(entry: &SendEntry) -> Result<NewMessage, SqsError> {
-    let body = entry.message_body.clone().filter(|body| !body.is_empty()).ok_or_else(|| SqsError::missing_parameter("MessageBody"))?;
+    let body =
+        entry.message_body.clone().filter(|body| !body.is_empty()).ok_or_else(|| SqsError::missing_parameter("MessageBody"))?;
     if let Some(character) = body.chars().find(|character| !is_allowed(*character)) {
         let code = u32::from(character);
         return Err(SqsError::modelled(
             "InvalidMessageContents",
-            format!("Invalid binary character '#x{code:X}' was found in the message body, the set of allowed characters is #x9 | #xA | #xD | #x20 to #xD7FF | #xE000 to #xFFFD | #x10000 to #x10FFFF."),
+            format!(
+                "Invalid binary character '#x{code:X}' was found in the message body, the set of allowed characters is #x9 | #xA | #xD | #x20 to #xD7FF | #xE000 to #xFFFD | #x10000 to #x10FFFF."
+            ),
         ));
     }
     let delay = match entry.delay_seconds {
@@ -315,7 +321,10 @@ fn receipt(handle: Option<&str>) -> Result<Receipt, SqsError> {
         Some(Receipt { number: number.parse().ok()?, receive: receive.parse().ok()? })
     });
     parsed.ok_or_else(|| {
-        SqsError::modelled("ReceiptHandleIsInvalid", format!("The input receipt handle \"{handle}\" is not a valid receipt handle."))
+        SqsError::modelled(
+            "ReceiptHandleIsInvalid",
+            format!("The input receipt handle \"{handle}\" is not a valid receipt handle."),
+        )
     })
 }
 
@@ -430,7 +439,11 @@ fn get_queue_attributes(sqs: &Sqs, request: &ListRequest) -> Result<Value, SqsEr
     }
     let wanted = &request.attribute_names;
     let known = |name: &str| {
-        name == "All" || name == "RedrivePolicy" || attributes.contains_key(name) || UNSET.contains(&name) || FIFO_ONLY.contains(&name)
+        name == "All"
+            || name == "RedrivePolicy"
+            || attributes.contains_key(name)
+            || UNSET.contains(&name)
+            || FIFO_ONLY.contains(&name)
     };
     if let Some(name) = wanted.iter().find(|name| !known(name)) {
         return Err(SqsError::modelled("InvalidAttributeName", format!("Unknown Attribute {name}.")));
@@ -442,7 +455,8 @@ fn get_queue_attributes(sqs: &Sqs, request: &ListRequest) -> Result<Value, SqsEr
 
 /// The ids of a batch's entries, checked as SQS does before it looks at the entries.
 fn batch_ids<'e>(ids: impl Iterator<Item = Option<&'e str>>) -> Result<Vec<String>, SqsError> {
-    let ids = ids.map(|id| id.map(str::to_owned).ok_or_else(|| SqsError::missing_parameter("Id"))).collect::<Result<Vec<_>, _>>()?;
+    let ids =
+        ids.map(|id| id.map(str::to_owned).ok_or_else(|| SqsError::missing_parameter("Id"))).collect::<Result<Vec<_>, _>>()?;
     if ids.is_empty() {
         return Err(SqsError::modelled("EmptyBatchRequest", "There should be at least one entry in the request."));
     }

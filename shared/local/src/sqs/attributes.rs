@@ -175,9 +175,7 @@ fn hexadecimal(bytes: &[u8]) -> String {
 }
 
 fn parse_one(name: &str, value: &Value) -> Result<Attribute, SqsError> {
-    let fault = |reason: &str| {
-        SqsError::invalid_parameter(format!("The message attribute '{name}' {reason}"))
-    };
+    let fault = |reason: &str| SqsError::invalid_parameter(format!("The message attribute '{name}' {reason}"));
     let is_allowed = |character: char| character.is_ascii_alphanumeric() || matches!(character, '_' | '-' | '.');
     if name.is_empty() || name.len() > MAXIMUM_NAME || !name.chars().all(is_allowed) {
         return Err(fault("has an invalid name: 1 to 256 letters, digits, _, - and . are allowed."));
@@ -190,28 +188,31 @@ fn parse_one(name: &str, value: &Value) -> Result<Attribute, SqsError> {
         return Err(fault("has a type of more than 256 bytes."));
     }
     let kind = data_type.split('.').next().unwrap_or_default();
-    let value = match kind {
-        "String" | "Number" => {
-            let text = value.get("StringValue").and_then(Value::as_str).filter(|text| !text.is_empty());
-            let text = text.ok_or_else(|| fault(&format!("must contain non-empty message attribute value for message attribute type '{kind}'.")))?;
-            if kind == "Number" && text.parse::<f64>().is_err() {
-                return Err(fault("has a value that is no number."));
+    let value =
+        match kind {
+            "String" | "Number" => {
+                let text = value.get("StringValue").and_then(Value::as_str).filter(|text| !text.is_empty());
+                let text = text.ok_or_else(|| {
+                    fault(&format!("must contain non-empty message attribute value for message attribute type '{kind}'."))
+                })?;
+                if kind == "Number" && text.parse::<f64>().is_err() {
+                    return Err(fault("has a value that is no number."));
+                }
+                AttributeValue::Text(text.to_owned())
             }
-            AttributeValue::Text(text.to_owned())
-        }
-        "Binary" => {
-            let text = value.get("BinaryValue").and_then(Value::as_str).filter(|text| !text.is_empty());
-            let bytes = text.and_then(|text| STANDARD.decode(text).ok());
-            AttributeValue::Binary(bytes.ok_or_else(|| {
-                fault("must contain non-empty message attribute value for message attribute type 'Binary'.")
-            })?)
-        }
-        _ => {
-            return Err(fault(
-                "has an invalid message attribute type, the set of supported type prefixes is Binary, Number, and String.",
-            ));
-        }
-    };
+            "Binary" => {
+                let text = value.get("BinaryValue").and_then(Value::as_str).filter(|text| !text.is_empty());
+                let bytes = text.and_then(|text| STANDARD.decode(text).ok());
+                AttributeValue::Binary(bytes.ok_or_else(|| {
+                    fault("must contain non-empty message attribute value for message attribute type 'Binary'.")
+                })?)
+            }
+            _ => {
+                return Err(fault(
+                    "has an invalid message attribute type, the set of supported type prefixes is Binary, Number, and String.",
+                ));
+            }
+        };
     Ok(Attribute { data_type: data_type.to_owned(), value })
 }
 

@@ -68,10 +68,10 @@ impl EventSource {
     /// # Errors
     /// When the queue does not exist.
     pub fn start(sqs: Sqs, spec: SqsMappingSpec, invoker: Arc<dyn Invoker>, region: &str) -> Result<Self, NoSuchQueue> {
-        let queue = sqs.by_arn(&spec.queue_arn).cloned().ok_or_else(|| NoSuchQueue {
-            function: spec.function.clone(),
-            queue_arn: spec.queue_arn.clone(),
-        })?;
+        let queue = sqs
+            .by_arn(&spec.queue_arn)
+            .cloned()
+            .ok_or_else(|| NoSuchQueue { function: spec.function.clone(), queue_arn: spec.queue_arn.clone() })?;
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let mapping = Arc::new(Mapping { sqs, queue, invoker, spec, region: region.to_owned() });
         tasks.spawn(poll(mapping, stop.clone(), tasks.clone()));
@@ -288,7 +288,8 @@ mod tests {
     #[test]
     fn batch_answers_are_read_as_lambda_reads_them() {
         let batch = [delivery("one"), delivery("two")];
-        let all_succeed = ["", " ", "null", "\"\"", "{}", r#"{"batchItemFailures":null}"#, r#"{"batchItemFailures":[]}"#, r#"{"other":1}"#];
+        let all_succeed =
+            ["", " ", "null", "\"\"", "{}", r#"{"batchItemFailures":null}"#, r#"{"batchItemFailures":[]}"#, r#"{"other":1}"#];
         for answer in all_succeed {
             assert_eq!(failures(answer.as_bytes(), &batch), Ok(HashSet::new()), "{answer}");
         }

@@ -102,7 +102,8 @@ impl Ready {
 
     /// Writes a file beside the path, for its owner alone, and moves it there: a reader sees all of it or nothing.
     pub(super) fn write(&self, path: &Path) -> std::io::Result<()> {
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).map_or_else(|| PathBuf::from("."), Path::to_owned);
+        let folder =
+            path.parent().filter(|folder| !folder.as_os_str().is_empty()).map_or_else(|| PathBuf::from("."), Path::to_owned);
         std::fs::create_dir_all(&folder)?;
         let name = path.file_name().ok_or(std::io::ErrorKind::IsADirectory)?.to_string_lossy();
         let temporary = folder.join(format!(".{name}.{}", uuid::Uuid::new_v4().simple()));
@@ -164,7 +165,10 @@ mod tests {
             management: Some("http://127.0.0.1:4101/prod".to_owned()),
             region: "us-east-1".to_owned(),
             token: Some(token.to_owned()),
-            functions: [("One", url), ("Two", None)].into_iter().map(|(id, url)| (id.to_owned(), ReadyFunction { url })).collect(),
+            functions: [("One", url), ("Two", None)]
+                .into_iter()
+                .map(|(id, url)| (id.to_owned(), ReadyFunction { url }))
+                .collect(),
             apis: [("Api".to_owned(), ReadyApi { url: "ws://127.0.0.1:4101/prod".to_owned() })].into(),
             resources: [("Table".to_owned(), "carillon-Table".to_owned())].into(),
         }

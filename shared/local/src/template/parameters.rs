@@ -6,8 +6,11 @@ use serde_json::{Map, Value};
 
 use super::error::{ParameterError, TemplateError};
 
+/// A parameter's name and declaration.
+type Declared<'t> = (&'t String, &'t Map<String, Value>);
+
 /// What `Parameters` declares, in the template's order.
-pub(super) fn declared(section: Option<&Value>) -> Result<Vec<(&String, &Map<String, Value>)>, TemplateError> {
+fn declared(section: Option<&Value>) -> Result<Vec<Declared<'_>>, TemplateError> {
     let Some(section) = section.filter(|section| !section.is_null()) else { return Ok(Vec::new()) };
     let section = section.as_object().ok_or_else(|| TemplateError::at("Parameters", "must be a map of names to declarations"))?;
     section

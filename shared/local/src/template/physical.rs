@@ -10,7 +10,7 @@ use md5::{Digest, Md5};
 use serde_json::Value;
 
 use super::error::TemplateError;
-use super::resolver::{Generated, Resolver};
+use super::resolver::{Generated, Resolver, Resource};
 use super::{Identity, kinds};
 
 /// Names are cut to this many characters, the shortest limit among the services here (Lambda: 64).
@@ -129,7 +129,7 @@ pub(super) fn function_url_attribute(
 pub(super) fn function_by_name(resolver: &Resolver<'_>, text: &str) -> Result<Option<String>, TemplateError> {
     // …:lambda:path/2015-03-31/functions/<ARN>/invocations
     let text = text.split_once("/functions/").map_or(text, |(_, rest)| rest.strip_suffix("/invocations").unwrap_or(rest));
-    for (logical_id, kind, _) in resolver.resources()? {
+    for Resource { logical_id, kind, .. } in resolver.resources()? {
         if !matches!(kind, kinds::SERVERLESS_FUNCTION | kinds::LAMBDA_FUNCTION) {
             continue;
         }
@@ -204,7 +204,7 @@ fn placeholder_arn(identity: &Identity, kind: &str, logical_id: &str) -> String 
 pub(super) fn generated(resolver: &Resolver<'_>) -> Result<BTreeMap<String, Generated>, TemplateError> {
     let mut ids = BTreeMap::new();
     let identity = resolver.identity;
-    for (logical_id, kind, _) in resolver.resources()? {
+    for Resource { logical_id, kind, .. } in resolver.resources()? {
         match kind {
             kinds::SERVERLESS_FUNCTION => {
                 if resolver.raw_property(logical_id, "FunctionUrlConfig").is_some() {

@@ -30,6 +30,15 @@ pub(super) struct Resolver<'a> {
     busy: RefCell<Vec<String>>,
 }
 
+/// A resource that the template writes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Resource<'r> {
+    pub(super) logical_id: &'r str,
+    pub(super) kind: &'r str,
+    /// The whole of it, `Metadata` and `Condition` included.
+    pub(super) definition: &'r Map<String, Value>,
+}
+
 /// A resource that the template does not write but SAM's transform makes.
 #[derive(Clone, Debug)]
 pub(super) enum Generated {
@@ -55,14 +64,14 @@ impl<'a> Resolver<'a> {
         Ok(resolver)
     }
 
-    /// The resources that exist under the template's conditions, in the template's order: logical id, type, the whole resource.
-    pub(super) fn resources(&self) -> Result<Vec<(&str, &str, &Map<String, Value>)>, TemplateError> {
+    /// The resources that exist under the template's conditions, in the template's order.
+    pub(super) fn resources(&self) -> Result<Vec<Resource<'_>>, TemplateError> {
         let mut present = Vec::new();
         for (logical_id, resource) in &self.resources {
             if self.exists(logical_id)? {
-                let resource = resource.as_object().expect("checked when the resources were read");
-                let kind = resource.get("Type").and_then(Value::as_str).expect("checked when the resources were read");
-                present.push((logical_id.as_str(), kind, resource));
+                let definition = resource.as_object().expect("checked when the resources were read");
+                let kind = definition.get("Type").and_then(Value::as_str).expect("checked when the resources were read");
+                present.push(Resource { logical_id, kind, definition });
             }
         }
         Ok(present)

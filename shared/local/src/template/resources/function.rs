@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use super::super::error::TemplateError;
 use super::super::object::Object;
 use super::super::parameters::scalar_text;
+use super::super::resolver::Resource;
 use super::super::{kinds, physical};
 use super::{Reader, mapping, rule};
 use crate::spec::{CodeSpec, CorsSpec, FunctionSpec, FunctionUrlSpec};
@@ -197,8 +198,8 @@ fn function_url(reader: &mut Reader<'_>, logical_id: &str, kind: &str, url: &Obj
 }
 
 /// `AWS::Lambda::Url` resources belong to functions that may come after them.
-pub(super) fn attach_urls(reader: &mut Reader<'_>, resources: &[(&str, &str, &Map<String, Value>)]) -> Result<(), TemplateError> {
-    for (logical_id, kind, _) in resources.iter().filter(|(_, kind, _)| *kind == kinds::LAMBDA_URL) {
+pub(super) fn attach_urls(reader: &mut Reader<'_>, resources: &[Resource<'_>]) -> Result<(), TemplateError> {
+    for Resource { logical_id, kind, .. } in resources.iter().filter(|resource| resource.kind == kinds::LAMBDA_URL) {
         let properties =
             reader.properties(logical_id, kind, &["TargetFunctionArn", "AuthType", "InvokeMode", "Cors", "Qualifier"], &[])?;
         let target = reader.function(&properties, "TargetFunctionArn")?;

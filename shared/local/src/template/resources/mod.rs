@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::error::TemplateError;
 use super::object::Object;
-use super::resolver::Resolver;
+use super::resolver::{Resolver, Resource};
 use super::{Endpoints, Inputs, Template, Unknown, kinds, parameters, physical};
 
 /// Reads everything.
@@ -35,10 +35,9 @@ pub(super) fn read(root: &Value, folder: &Path, inputs: &Inputs, endpoints: &End
         );
     }
     let resources = resolver.resources()?;
-    for (logical_id, kind, resource) in &resources {
-        let (logical_id, kind) = (*logical_id, *kind);
+    for Resource { logical_id, kind, definition } in resources.iter().copied() {
         match kind {
-            kinds::SERVERLESS_FUNCTION | kinds::LAMBDA_FUNCTION => function::read(&mut reader, logical_id, kind, resource)?,
+            kinds::SERVERLESS_FUNCTION | kinds::LAMBDA_FUNCTION => function::read(&mut reader, logical_id, kind, definition)?,
             // These are read where they belong: with the function, and with the API.
             kinds::LAMBDA_URL | kinds::ROUTE_RESPONSE => {}
             kinds::EVENT_SOURCE_MAPPING => mapping::read_resource(&mut reader, logical_id)?,

@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Map, Value};
-
 use super::super::error::TemplateError;
+use super::super::resolver::Resource;
 use super::super::{kinds, physical};
 use super::Reader;
 use crate::spec::{RouteSpec, WebSocketApiSpec};
@@ -59,11 +58,8 @@ pub(super) fn read(reader: &mut Reader<'_>, logical_id: &str) -> Result<(), Temp
 }
 
 /// A route answers its client where it has `RouteResponseSelectionExpression: $default` and a route response `$default`.
-pub(super) fn attach_route_responses(
-    reader: &mut Reader<'_>,
-    resources: &[(&str, &str, &Map<String, Value>)],
-) -> Result<(), TemplateError> {
-    for (logical_id, kind, _) in resources.iter().filter(|(_, kind, _)| *kind == kinds::ROUTE_RESPONSE) {
+pub(super) fn attach_route_responses(reader: &mut Reader<'_>, resources: &[Resource<'_>]) -> Result<(), TemplateError> {
+    for Resource { logical_id, kind, .. } in resources.iter().filter(|resource| resource.kind == kinds::ROUTE_RESPONSE) {
         let properties = reader.properties(logical_id, kind, &["ApiId", "RouteId", "RouteResponseKey"], &["ResponseModels"])?;
         let api_id = properties.required_string("ApiId")?;
         let route_id = properties.required_string("RouteId")?;
