@@ -17,6 +17,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tracing::{debug, warn};
 
 use super::answer::{self, Answer};
+use super::clock::Moment;
 use super::event::{ConnectionFacts, EventFacts, Forwarding, Identity, connect_event, disconnect_event};
 use super::frame::GatewayError;
 use super::id::ConnectionId;
@@ -31,12 +32,11 @@ use super::{Peer, Shared};
 pub(super) async fn handshake(shared: &Arc<Shared>, peer: Peer, request: Request<Incoming>) -> Answer {
     let upgrade = match upgrade_of(&request) {
         Ok(upgrade) => upgrade,
-        Err(refusal) => return refusal,
+        Err(refusal) => return *refusal,
     };
     let (mut parts, _) = request.into_parts();
-    let on_upgrade = match parts.extensions.remove::<OnUpgrade>() {
-        Some(on_upgrade) => on_upgrade,
-        None => return answer::upgrade_required(),
+    let Some(on_upgrade) = parts.extensions.remove::<OnUpgrade>() else {
+        return answer::upgrade_required();
     };
     let (sender, answer) = oneshot::channel();
     // A task of its own, because a client that leaves drops this future: `$connect` has begun then, and needs its `$disconnect`.
@@ -46,34 +46,35 @@ pub(super) async fn handshake(shared: &Arc<Shared>, peer: Peer, request: Request
         .unwrap_or_else(|_| answer::error(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailableException", "Service Unavailable"))
 }
 
+/// The answer to a client that gets no connection. Boxed, because answers are large and seldom refusals.
+type Refusal = Box<Answer>;
+
 /// A valid request for a WebSocket: what has to be answered to its key.
 struct UpgradeRequest {
     accept: HeaderValue,
 }
 
 /// Reads the opening handshake; RFC 6455, section 4.2.1.
-fn upgrade_of(request: &Request<Incoming>) -> Result<UpgradeRequest, Answer> {
+fn upgrade_of(request: &Request<Incoming>) -> Result<UpgradeRequest, Refusal> {
     let headers = request.headers();
     if request.method() != Method::GET {
-        return Err(answer::forbidden());
+        return Err(answer::forbidden().into());
     }
     if request.version() != Version::HTTP_11 || !lists(headers, &CONNECTION, "upgrade") || !lists(headers, &UPGRADE, "websocket")
     {
-        return Err(answer::upgrade_required());
+        return Err(answer::upgrade_required().into());
     }
-    let bad_request = |message| Err(answer::error(StatusCode::BAD_REQUEST, "BadRequestException", message));
+    let bad_request = |message| answer::error(StatusCode::BAD_REQUEST, "BadRequestException", message);
     if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
-        let mut refusal = answer::error(StatusCode::BAD_REQUEST, "BadRequestException", "Sec-WebSocket-Version must be 13");
+        let mut refusal = bad_request("Sec-WebSocket-Version must be 13");
         refusal.headers_mut().insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
-        return Err(refusal);
+        return Err(refusal.into());
     }
     let Some(key) = headers.get(SEC_WEBSOCKET_KEY) else {
-        return bad_request("Sec-WebSocket-Key is missing");
+        return Err(bad_request("Sec-WebSocket-Key is missing").into());
     };
-    match HeaderValue::from_str(&derive_accept_key(key.as_bytes())) {
-        Ok(accept) => Ok(UpgradeRequest { accept }),
-        Err(_) => bad_request("Sec-WebSocket-Key is not usable"),
-    }
+    let accept = derive_accept_key(key.as_bytes());
+    Ok(UpgradeRequest { accept: HeaderValue::from_str(&accept).expect("the accept key is base64") })
 }
 
 /// Whether a header that is a list has an element, whatever its case.
@@ -100,7 +101,7 @@ async fn open(
         Ok(subprotocol) => subprotocol,
         Err(refusal) => {
             // A client that has left needs no answer.
-            let _ = sender.send(refusal);
+            let _ = sender.send(*refusal);
             return;
         }
     };
@@ -123,7 +124,7 @@ fn connection_facts(shared: &Shared, peer: SocketAddr, headers: &HeaderMap) -> C
     let text = |name| headers.get(name).map(|value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned());
     ConnectionFacts {
         id: ConnectionId::random(),
-        connected_at: super::clock::Moment::now(),
+        connected_at: Moment::now(),
         identity: Identity { user_agent: text(USER_AGENT), source_ip: peer.ip().to_string() },
         domain_name: text(HOST).unwrap_or_default(),
         api_id: shared.spec.api_id.clone(),
@@ -132,12 +133,15 @@ fn connection_facts(shared: &Shared, peer: SocketAddr, headers: &HeaderMap) -> C
 }
 
 /// Asks the function of `$connect`, where there is one: the subprotocol it chose, or the refusal.
-async fn authorise(shared: &Shared, facts: &ConnectionFacts, peer: Peer, parts: &Parts) -> Result<Option<HeaderValue>, Answer> {
+async fn authorise(shared: &Shared, facts: &ConnectionFacts, peer: Peer, parts: &Parts) -> Result<Option<HeaderValue>, Refusal> {
     let Some(route) = shared.spec.routes.get(CONNECT) else {
         return Ok(None);
     };
     let event = EventFacts::now();
-    let refuse = |status, error: GatewayError| Err(answer::json_text(status, error.text(&facts.id, &event.request_id)));
+    let refuse = |status, error: GatewayError| {
+        let text = error.text(&facts.id, &event.request_id);
+        Err(Refusal::from(answer::json_text(status, text)))
+    };
     let forwarding = Forwarding { source_ip: &facts.identity.source_ip, port: peer.local_port };
     let payload = connect_event(facts, &event, &parts.headers, parts.uri.query(), forwarding);
     let answer = match integration::invoke(shared, CONNECT, route, payload).await {
@@ -153,7 +157,7 @@ async fn authorise(shared: &Shared, facts: &ConnectionFacts, peer: Peer, parts: 
     };
     match integration::connect_answer(&answer) {
         Ok(answer) if answer.status.is_success() => Ok(answer.subprotocol),
-        Ok(answer) => Err(answer::empty(answer.status)),
+        Ok(answer) => Err(answer::empty(answer.status).into()),
         Err(error) => {
             warn!(route.key = CONNECT, function.name = route.function, %error, "the answer of a function cannot be used");
             refuse(StatusCode::BAD_GATEWAY, GatewayError::InternalServerError)
@@ -194,7 +198,8 @@ async fn live(
 
 fn tcp_stream(upgraded: Upgraded) -> Option<(TcpStream, Vec<u8>)> {
     let parts = upgraded.downcast::<TokioIo<TcpStream>>().ok()?;
-    Some((parts.io.into_inner(), parts.read_buf.into()))
+    // Copied, because the bytes are few or none and would keep hyper's whole buffer of 8 KB for the life of the connection.
+    Some((parts.io.into_inner(), parts.read_buf.to_vec()))
 }
 
 /// Tells the function of `$disconnect`, where there is one. Best effort, as on AWS: a failure is logged and that is all.

@@ -15,6 +15,7 @@
 //! - A refused handshake has `$connect`'s status and no body. A function that fails at `$connect` gives 502, one that takes
 //!   longer than 29 seconds 504, one that is throttled 429, a URL over 4,096 bytes 414.
 //! - A reply of a function that is no object with a text body of at most 128 KB is an "Internal server error"; throttling too.
+//! - Pings and pongs count as activity, in both directions.
 //! - A client whose 1 MiB of waiting messages is full gives 429. POSTed data that is not UTF-8 is refused with 400.
 //! - Messages over 32 KB leave in frames of 32 KB.
 
@@ -32,6 +33,7 @@ mod route;
 mod session;
 mod socket;
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
@@ -171,6 +173,8 @@ impl Shared {
     /// Runs a task that a shutdown waits for, and cuts when it takes too long.
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let cut = self.cut.clone();
+        // Boxed, because an async block keeps a place for a future at each step that hands it on: three times 4 KB a connection.
+        let task = Box::pin(task);
         self.tasks.spawn(async move {
             cut.run_until_cancelled(task).await;
         });
@@ -241,7 +245,7 @@ async fn answer(shared: &Arc<Shared>, peer: Peer, request: Request<Incoming>) ->
 fn path_segments(path: &str) -> Option<Vec<String>> {
     path.strip_prefix('/')?
         .split('/')
-        .map(|segment| percent_decode_str(segment).decode_utf8().ok().map(|text| text.into_owned()))
+        .map(|segment| percent_decode_str(segment).decode_utf8().ok().map(Cow::into_owned))
         .collect()
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use futures_util::{SinkExt, StreamExt};
+use futures_util::SinkExt;
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
 use tokio_tungstenite::tungstenite::protocol::Message;
@@ -79,15 +79,19 @@ async fn a_binary_frame_closes_with_1003() {
 async fn a_frame_over_the_limit_closes_with_1009_however_large_it_is() {
     let stand = standard().await;
     for bytes in [32 * 1024 + 1, 128 * 1024 + 1, 16 * 1024 * 1024] {
-        let client = stand.connect().await;
-        let (mut sink, mut stream) = client.stream.split();
-        // The close frame comes while the client is still sending.
-        let sending = tokio::spawn(async move { sink.send(Message::text("x".repeat(bytes))).await });
-        let frame = soon("a close frame", stream.next()).await.expect("an open connection").expect("a good frame");
-        let Message::Close(Some(frame)) = frame else { panic!("not a close frame with a code: {frame:?}") };
-        assert_eq!((u16::from(frame.code), frame.reason.as_str()), (1009, "Message Too Big"));
-        sending.abort();
-        drop(stream);
+        let mut client = raw_client(&stand, raw_handshake(&stand, "").as_bytes()).await;
+        raw_head(&mut client).await;
+        stand.event_of("CONNECT").await;
+        // A masked text frame with a length of eight bytes (RFC 6455, section 5.2). The client reads only when it has sent all of
+        // it, and must not be cut off before.
+        let mut frame = vec![0x81, 0xff];
+        frame.extend(u64::to_be_bytes(bytes));
+        frame.extend([0; 4]);
+        frame.resize(frame.len() + usize::try_from(bytes).expect("less than the address space"), b'x');
+        soon("the end of the frame", client.write_all(&frame)).await.expect("an open connection");
+        client.shutdown().await.expect("an open connection");
+        let close = raw_rest(&mut client).await;
+        assert_eq!(close, [b"\x88\x11\x03\xf1".as_slice(), b"Message Too Big"].concat());
         disconnected(&stand, 1009, "Message Too Big").await;
     }
 }

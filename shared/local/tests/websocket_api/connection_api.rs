@@ -7,7 +7,7 @@ use http::Method;
 use serde_json::Value;
 use tokio_tungstenite::tungstenite::protocol::Message;
 
-use crate::harness::{STAGE, Setup, Stand, soon, status};
+use crate::harness::{Client, STAGE, Setup, Stand, soon, status};
 
 const LARGEST: usize = 128 * 1024;
 
@@ -134,14 +134,12 @@ async fn get_describes_the_connection() {
 async fn delete_sends_what_is_queued_closes_and_disconnects() {
     let stand = standard().await;
     let mut client = stand.connect().await;
-    for number in 0..100 {
-        stand.post(&client.id, number.to_string()).await.expect(200, None, "");
-    }
+    let taken = fill(&stand, &client).await;
     stand.delete(&client.id).await.expect(204, None, "");
     stand.delete(&client.id).await.expect(410, Some("GoneException"), "");
     stand.post(&client.id, "late").await.expect(410, Some("GoneException"), "");
-    for number in 0..100 {
-        assert_eq!(client.text().await, number.to_string());
+    for number in 0..taken {
+        assert_eq!(client.text().await, numbered(number));
     }
     assert_eq!(client.closed().await, (1000, "Connection Closed Normally".to_owned()));
     let event = stand.event_of("DISCONNECT").await;
@@ -150,27 +148,34 @@ async fn delete_sends_what_is_queued_closes_and_disconnects() {
     assert_eq!(event.context("disconnectReason"), "Connection Closed Normally");
 }
 
+/// A large text that says which it is.
+fn numbered(number: usize) -> String {
+    format!("{number} {}", "x".repeat(100_000))
+}
+
+/// Posts to a client that does not read until its queue and the operating system's are full; how many were taken.
+async fn fill(stand: &Stand, client: &Client) -> usize {
+    for number in 0..1000 {
+        let answer = stand.post(&client.id, numbered(number)).await;
+        if answer.status != 200 {
+            answer.expect(429, Some("LimitExceededException"), r#"{"message":"WebSocket client side buffer is full"}"#);
+            return number;
+        }
+    }
+    panic!("100 MB wait for one client");
+}
+
 #[tokio::test]
 async fn a_slow_reader_gets_429_hurts_nobody_else_and_loses_nothing() {
     let stand = standard().await;
     let mut slow = stand.connect().await;
     let mut quick = stand.connect().await;
-    let padding = "x".repeat(100_000);
-    let mut taken = 0;
-    let refused = loop {
-        let answer = stand.post(&slow.id, format!("{taken} {padding}")).await;
-        if answer.status != 200 {
-            break answer;
-        }
-        taken += 1;
-        assert!(taken < 1000, "100 MB wait for one client");
-    };
-    refused.expect(429, Some("LimitExceededException"), r#"{"message":"WebSocket client side buffer is full"}"#);
+    let taken = fill(&stand, &slow).await;
     stand.post(&quick.id, "meanwhile").await.expect(200, None, "");
     assert_eq!(quick.text().await, "meanwhile");
 
     for number in 0..taken {
-        assert_eq!(slow.text().await, format!("{number} {padding}"));
+        assert_eq!(slow.text().await, numbered(number));
     }
     stand.post(&slow.id, "again").await.expect(200, None, "");
     assert_eq!(slow.text().await, "again");
@@ -180,7 +185,7 @@ async fn a_slow_reader_gets_429_hurts_nobody_else_and_loses_nothing() {
 async fn deleting_a_client_that_does_not_read_ends_it_all_the_same() {
     let stand = standard().await;
     let client = stand.connect().await;
-    while stand.post(&client.id, "x".repeat(100_000)).await.status == 200 {}
+    fill(&stand, &client).await;
     stand.delete(&client.id).await.expect(204, None, "");
     assert_eq!(stand.event_of("DISCONNECT").await.connection_id(), client.id);
 }

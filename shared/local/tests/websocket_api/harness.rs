@@ -22,39 +22,39 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Mutex, Semaphore, mpsc};
 use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Error;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::handshake::client::Request as ClientRequest;
 use tokio_tungstenite::tungstenite::protocol::frame::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::{Message, WebSocketConfig};
-use tokio_tungstenite::tungstenite::{self, Error};
 
 /// How long a test waits for what must happen, before it fails.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How long a test watches for what must not happen.
-pub const SILENCE: Duration = Duration::from_millis(100);
+pub(crate) const SILENCE: Duration = Duration::from_millis(100);
 
-pub const STAGE: &str = "develop";
+pub(crate) const STAGE: &str = "develop";
 
-pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
     match tokio::time::timeout(PATIENCE, future).await {
         Ok(value) => value,
         Err(_) => panic!("{what}: nothing came within {PATIENCE:?}"),
     }
 }
 
-pub type Handled = Result<Outcome, InvokeError>;
+pub(crate) type Handled = Result<Outcome, InvokeError>;
 
 /// An answer with a status, as a function gives it.
-pub fn status(code: u16) -> Handled {
+pub(crate) fn status(code: u16) -> Handled {
     answer(serde_json::json!({ "statusCode": code }))
 }
 
-pub fn answer(value: Value) -> Handled {
+pub(crate) fn answer(value: Value) -> Handled {
     Ok(Outcome::Success(value.to_string().into()))
 }
 
-pub fn function_error() -> Handled {
+pub(crate) fn function_error() -> Handled {
     Ok(Outcome::FunctionError(Bytes::from_static(br#"{"errorType":"Unhandled","errorMessage":"panicked"}"#)))
 }
 
@@ -62,26 +62,26 @@ type Handler = dyn Fn(Event) -> BoxFuture<'static, Handled> + Send + Sync;
 
 /// One invocation.
 #[derive(Clone, Debug)]
-pub struct Event {
-    pub function: String,
-    pub payload: Bytes,
-    pub json: Value,
+pub(crate) struct Event {
+    pub(crate) function: String,
+    pub(crate) payload: Bytes,
+    pub(crate) json: Value,
 }
 
 impl Event {
-    pub fn context(&self, key: &str) -> &Value {
+    pub(crate) fn context(&self, key: &str) -> &Value {
         &self.json["requestContext"][key]
     }
 
-    pub fn kind(&self) -> &str {
+    pub(crate) fn kind(&self) -> &str {
         self.context("eventType").as_str().expect("every event has a type")
     }
 
-    pub fn connection_id(&self) -> String {
+    pub(crate) fn connection_id(&self) -> String {
         self.context("connectionId").as_str().expect("every event has a connection id").to_owned()
     }
 
-    pub fn body(&self) -> &str {
+    pub(crate) fn body(&self) -> &str {
         self.json["body"].as_str().expect("a message has a body")
     }
 }
@@ -112,24 +112,24 @@ impl Invoker for Functions {
 
 /// A gate at which functions wait until a test lets some of them pass.
 #[derive(Clone)]
-pub struct Gate(Arc<Semaphore>);
+pub(crate) struct Gate(Arc<Semaphore>);
 
 impl Gate {
-    pub fn closed() -> Self {
+    pub(crate) fn closed() -> Self {
         Self(Arc::new(Semaphore::new(0)))
     }
 
-    pub fn open_for(&self, count: usize) {
+    pub(crate) fn open_for(&self, count: usize) {
         self.0.add_permits(count);
     }
 
-    pub async fn pass(self) {
+    pub(crate) async fn pass(self) {
         self.0.acquire_owned().await.expect("a gate is never taken away").forget();
     }
 }
 
 /// What an API is made of.
-pub struct Setup {
+pub(crate) struct Setup {
     routes: BTreeMap<String, RouteSpec>,
     expression: String,
     time_limits: TimeLimits,
@@ -137,27 +137,27 @@ pub struct Setup {
 
 impl Setup {
     /// An API with `$connect`, `$disconnect` and a one-way `$default`, whose functions have the names of their routes.
-    pub fn standard() -> Self {
+    pub(crate) fn standard() -> Self {
         Self::without_routes().route("$connect", false).route("$disconnect", false).route("$default", false)
     }
 
-    pub fn without_routes() -> Self {
+    pub(crate) fn without_routes() -> Self {
         Self { routes: BTreeMap::new(), expression: "$request.body.action".to_owned(), time_limits: TimeLimits::AWS }
     }
 
-    pub fn route(mut self, key: &str, two_way: bool) -> Self {
+    pub(crate) fn route(mut self, key: &str, two_way: bool) -> Self {
         self.routes.insert(key.to_owned(), RouteSpec { function: key.to_owned(), two_way });
         self
     }
 
-    pub fn time_limits(self, change: impl FnOnce(&mut TimeLimits)) -> Self {
+    pub(crate) fn time_limits(self, change: impl FnOnce(&mut TimeLimits)) -> Self {
         let mut time_limits = self.time_limits;
         change(&mut time_limits);
         Self { time_limits, ..self }
     }
 
     /// Starts it with functions that answer at once.
-    pub async fn answering(self, handle: impl Fn(&Event) -> Handled + Send + Sync + 'static) -> Stand {
+    pub(crate) async fn answering(self, handle: impl Fn(&Event) -> Handled + Send + Sync + 'static) -> Stand {
         self.start(move |event| {
             let handled = handle(&event);
             Box::pin(async move { handled })
@@ -166,7 +166,7 @@ impl Setup {
     }
 
     /// Starts it with functions that take their time.
-    pub async fn start(self, handler: impl Fn(Event) -> BoxFuture<'static, Handled> + Send + Sync + 'static) -> Stand {
+    pub(crate) async fn start(self, handler: impl Fn(Event) -> BoxFuture<'static, Handled> + Send + Sync + 'static) -> Stand {
         let (sender, events) = mpsc::unbounded_channel();
         let spec = WebSocketApiSpec {
             logical_id: "Api".to_owned(),
@@ -188,80 +188,80 @@ impl Setup {
 }
 
 /// A running API.
-pub struct Stand {
-    pub api: WebSocketApi,
-    pub address: SocketAddr,
+pub(crate) struct Stand {
+    pub(crate) api: WebSocketApi,
+    pub(crate) address: SocketAddr,
     events: Mutex<mpsc::UnboundedReceiver<Event>>,
     http: HttpClient<HttpConnector, Full<Bytes>>,
 }
 
 /// What an HTTP request got.
 #[derive(Debug)]
-pub struct HttpAnswer {
-    pub status: StatusCode,
-    pub headers: HeaderMap,
-    pub body: String,
+pub(crate) struct HttpAnswer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: String,
 }
 
 impl HttpAnswer {
-    pub fn error_type(&self) -> Option<&str> {
+    pub(crate) fn error_type(&self) -> Option<&str> {
         self.headers.get("x-amzn-ErrorType").map(|value| value.to_str().expect("an error type is a text"))
     }
 
     #[track_caller]
-    pub fn expect(&self, status: u16, error_type: Option<&str>, body: &str) {
+    pub(crate) fn expect(&self, status: u16, error_type: Option<&str>, body: &str) {
         let found = (self.status.as_u16(), self.error_type(), self.body.as_str());
         assert_eq!(found, (status, error_type, body));
     }
 }
 
 impl Stand {
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("ws://{}/{STAGE}", self.address)
     }
 
     /// The next invocation, of whatever function.
-    pub async fn event(&self) -> Event {
+    pub(crate) async fn event(&self) -> Event {
         soon("an invocation", async { self.events.lock().await.recv().await }).await.expect("the API holds its invoker")
     }
 
     /// The next invocation, which must be of that type.
-    pub async fn event_of(&self, kind: &str) -> Event {
+    pub(crate) async fn event_of(&self, kind: &str) -> Event {
         let event = self.event().await;
         assert_eq!(event.kind(), kind, "{event:?}");
         event
     }
 
     /// Watches that no function is invoked.
-    pub async fn no_event(&self) {
+    pub(crate) async fn no_event(&self) {
         if let Ok(event) = tokio::time::timeout(SILENCE, async { self.events.lock().await.recv().await }).await {
             panic!("a function was invoked: {event:?}");
         }
     }
 
-    pub fn request(&self) -> ClientRequest {
+    pub(crate) fn request(&self) -> ClientRequest {
         self.url().into_client_request().expect("the URL of the API")
     }
 
     /// Opens a connection; the CONNECT event is taken from the queue, so this is for APIs with that route.
-    pub async fn connect(&self) -> Client {
+    pub(crate) async fn connect(&self) -> Client {
         let mut client = self.open(self.request()).await.expect("the handshake succeeds");
         client.id = self.event_of("CONNECT").await.connection_id();
         client
     }
 
     /// Tries a handshake.
-    pub async fn open(&self, request: ClientRequest) -> Result<Client, Error> {
+    pub(crate) async fn open(&self, request: ClientRequest) -> Result<Client, Error> {
         // The frames that the API sends are held to the limit of 32 KB.
         let config = WebSocketConfig::default().max_frame_size(Some(32 * 1024)).write_buffer_size(0);
         let tcp = TcpStream::connect(self.address).await.expect("the API listens");
         let handshake = tokio_tungstenite::client_async_with_config(request, tcp, Some(config));
-        let (stream, response) = soon("the answer to a handshake", handshake).await?;
-        Ok(Client { stream, response, id: String::new() })
+        let (stream, _) = soon("the answer to a handshake", handshake).await?;
+        Ok(Client { stream, id: String::new() })
     }
 
     /// Tries a handshake that must be refused.
-    pub async fn refused(&self, request: ClientRequest) -> HttpAnswer {
+    pub(crate) async fn refused(&self, request: ClientRequest) -> HttpAnswer {
         match self.open(request).await {
             Err(Error::Http(response)) => {
                 let (parts, body) = response.into_parts();
@@ -273,14 +273,14 @@ impl Stand {
     }
 
     /// A request over HTTP.
-    pub async fn call(&self, request: Request<Full<Bytes>>) -> HttpAnswer {
+    pub(crate) async fn call(&self, request: Request<Full<Bytes>>) -> HttpAnswer {
         let response = soon("an HTTP answer", self.http.request(request)).await.expect("an HTTP answer");
         let (parts, body) = response.into_parts();
         let body = soon("an HTTP body", body.collect()).await.expect("a whole body").to_bytes();
         HttpAnswer { status: parts.status, headers: parts.headers, body: String::from_utf8(body.into()).expect("a body of text") }
     }
 
-    pub fn plain_request(&self, method: Method, path: &str, body: impl Into<Bytes>) -> Request<Full<Bytes>> {
+    pub(crate) fn plain_request(&self, method: Method, path: &str, body: impl Into<Bytes>) -> Request<Full<Bytes>> {
         Request::builder()
             .method(method)
             .uri(format!("http://{}{path}", self.address))
@@ -289,7 +289,7 @@ impl Stand {
     }
 
     /// A request to `@connections` with a signature, such as it is.
-    pub fn signed_request(&self, method: Method, id: &str, body: impl Into<Bytes>) -> Request<Full<Bytes>> {
+    pub(crate) fn signed_request(&self, method: Method, id: &str, body: impl Into<Bytes>) -> Request<Full<Bytes>> {
         let path = format!("/{STAGE}/@connections/{}", id.replace('=', "%3D").replace(' ', "%20"));
         let mut request = self.plain_request(method, &path, body);
         let signature =
@@ -298,38 +298,37 @@ impl Stand {
         request
     }
 
-    pub async fn post(&self, id: &str, body: impl Into<Bytes>) -> HttpAnswer {
+    pub(crate) async fn post(&self, id: &str, body: impl Into<Bytes>) -> HttpAnswer {
         self.call(self.signed_request(Method::POST, id, body)).await
     }
 
-    pub async fn get(&self, id: &str) -> HttpAnswer {
+    pub(crate) async fn get(&self, id: &str) -> HttpAnswer {
         self.call(self.signed_request(Method::GET, id, "")).await
     }
 
-    pub async fn delete(&self, id: &str) -> HttpAnswer {
+    pub(crate) async fn delete(&self, id: &str) -> HttpAnswer {
         self.call(self.signed_request(Method::DELETE, id, "")).await
     }
 }
 
 /// A client with an open connection.
 #[derive(Debug)]
-pub struct Client {
-    pub stream: WebSocketStream<TcpStream>,
-    pub response: tungstenite::handshake::client::Response,
-    pub id: String,
+pub(crate) struct Client {
+    pub(crate) stream: WebSocketStream<TcpStream>,
+    pub(crate) id: String,
 }
 
 impl Client {
-    pub async fn send(&mut self, text: &str) {
+    pub(crate) async fn send(&mut self, text: &str) {
         self.stream.send(Message::text(text)).await.expect("an open connection");
     }
 
-    pub async fn message(&mut self) -> Message {
+    pub(crate) async fn message(&mut self) -> Message {
         soon("a message", self.stream.next()).await.expect("an open connection").expect("a good frame")
     }
 
     /// The next text; it must be one.
-    pub async fn text(&mut self) -> String {
+    pub(crate) async fn text(&mut self) -> String {
         match self.message().await {
             Message::Text(text) => text.as_str().to_owned(),
             other => panic!("not a text: {other:?}"),
@@ -337,7 +336,7 @@ impl Client {
     }
 
     /// The close frame, which must come next; then the end of the connection.
-    pub async fn closed(&mut self) -> (u16, String) {
+    pub(crate) async fn closed(&mut self) -> (u16, String) {
         let frame = match self.message().await {
             Message::Close(Some(frame)) => frame,
             other => panic!("not a close frame with a code: {other:?}"),
@@ -347,14 +346,14 @@ impl Client {
     }
 
     /// Closes, with a code or without.
-    pub async fn close(&mut self, frame: Option<CloseFrame>) {
+    pub(crate) async fn close(&mut self, frame: Option<CloseFrame>) {
         self.stream.send(Message::Close(frame)).await.expect("an open connection");
         soon("the end of the connection", async { while let Some(Ok(_)) = self.stream.next().await {} }).await;
     }
 }
 
 /// A handshake as bytes, for what a good client would not send.
-pub fn raw_handshake(stand: &Stand, more_headers: &str) -> String {
+pub(crate) fn raw_handshake(stand: &Stand, more_headers: &str) -> String {
     format!(
         "GET /{STAGE} HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
          Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{more_headers}\r\n",
@@ -363,14 +362,14 @@ pub fn raw_handshake(stand: &Stand, more_headers: &str) -> String {
 }
 
 /// Sends bytes to a new connection.
-pub async fn raw_client(stand: &Stand, bytes: &[u8]) -> TcpStream {
+pub(crate) async fn raw_client(stand: &Stand, bytes: &[u8]) -> TcpStream {
     let mut stream = TcpStream::connect(stand.address).await.expect("the API listens");
     stream.write_all(bytes).await.expect("an open connection");
     stream
 }
 
 /// The head of an HTTP answer.
-pub async fn raw_head(stream: &mut TcpStream) -> String {
+pub(crate) async fn raw_head(stream: &mut TcpStream) -> String {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let mut byte = [0];
@@ -381,7 +380,7 @@ pub async fn raw_head(stream: &mut TcpStream) -> String {
 }
 
 /// All that comes until the other side ends.
-pub async fn raw_rest(stream: &mut TcpStream) -> Vec<u8> {
+pub(crate) async fn raw_rest(stream: &mut TcpStream) -> Vec<u8> {
     let mut rest = Vec::new();
     soon("the end of the connection", stream.read_to_end(&mut rest)).await.expect("a clean end");
     rest
