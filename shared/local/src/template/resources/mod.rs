@@ -93,7 +93,7 @@ impl Reader<'_> {
         let resolver = self.resolver;
         for name in resolver.property_names(logical_id) {
             if !read.contains(&name) && !harmless.contains(&name) {
-                self.leave_out(&format!("{logical_id}.{name}"), kind, format!("the property {name} is not emulated"), false);
+                self.leave_out(&format!("{logical_id}.{name}"), kind, left_out_property(name), false);
             }
         }
         resolver.properties(logical_id, read)
@@ -102,7 +102,7 @@ impl Reader<'_> {
     /// The keys of a nested map that nobody reads.
     fn name_others(&mut self, logical_id: &str, kind: &str, object: &Object, known: &[&str]) {
         for name in object.values().keys().filter(|name| !known.contains(&name.as_str())) {
-            self.leave_out(&format!("{logical_id}.{name}"), kind, format!("the property {name} is not emulated"), false);
+            self.leave_out(&format!("{logical_id}.{name}"), kind, left_out_property(name), false);
         }
     }
 
@@ -151,5 +151,18 @@ impl Reader<'_> {
             self.template.outputs.insert(name.clone(), text);
         }
         Ok(())
+    }
+}
+
+/// What leaving out a property means.
+fn left_out_property(name: &str) -> String {
+    match name {
+        "EventInvokeConfig" | "DeadLetterQueue" | "DeadLetterConfig" => {
+            format!("{name} is not emulated: an asynchronous event that failed three times is dropped, with a line in the log")
+        }
+        "Layers" => "Layers are not emulated: the function runs with its own files alone".to_owned(),
+        "VpcConfig" => "VpcConfig is not emulated: the function reaches what this machine reaches".to_owned(),
+        "Auth" => "Auth is not emulated: no authorizer is asked".to_owned(),
+        _ => format!("the property {name} is not emulated"),
     }
 }
