@@ -1,7 +1,7 @@
 //! Events as publishers hand them in (CloudEvents 1.0.2), and as the log keeps them.
 
 use crate::channel::Channel;
-use crate::fault::{ErrorCode, Fault};
+use crate::fault::Fault;
 use crate::limits::{EVENT_BYTES, EVENT_EXTENSIONS, EVENT_ID_BYTES, EVENT_SOURCE_BYTES, EVENT_TYPE_BYTES};
 use sha2::{Digest, Sha256};
 use std::fmt::Write;
@@ -38,8 +38,15 @@ pub struct Event {
 pub enum Data {
     /// No data.
     None,
-    /// JSON text, valid by construction of whoever read it.
+    /// JSON text, valid by construction of whoever read it, of the content type `application/json`.
     Json(Arc<str>),
+    /// JSON text of another content type, such as `application/vnd.example+json`.
+    JsonOf {
+        /// `datacontenttype`.
+        content_type: Attribute,
+        /// The JSON text.
+        json: Arc<str>,
+    },
     /// Text of a content type that is no JSON.
     Text {
         /// `datacontenttype`.
@@ -203,8 +210,7 @@ impl Event {
     pub fn check(&self) -> Result<(), Fault> {
         let found = self.extensions.len();
         if found > EVENT_EXTENSIONS {
-            let fault = format!("{found} extension attributes are over the limit of {EVENT_EXTENSIONS}");
-            return Err(Fault::new(ErrorCode::BadRequest, fault));
+            return Err(Fault::bad_request("extensions", format_args!("{found} are over the limit of {EVENT_EXTENSIONS}")));
         }
         Ok(())
     }
@@ -243,6 +249,7 @@ impl EventJson {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fault::ErrorCode;
 
     #[test]
     fn nothing_that_breaks_a_line_gets_into_an_attribute() {

@@ -3,9 +3,16 @@
 //! | module | protocol |
 //! |---|---|
 //! | [`cloudevents`] | CloudEvents 1.0.2 in its JSON event format: what the log keeps and every wire sends |
+//! | [`eventbridge`] | Amazon EventBridge's events whose detail names a channel |
+//! | [`fault`] | errors, the same on every wire |
+//! | [`http`] | `POST /publish`: plain JSON, and CloudEvents 1.0.2 over HTTP in all three modes |
 //! | [`native`] | the WebSocket protocol `carillon.v1`: frames of the client and of the server |
+//! | [`position`] | positions as JSON and as text |
 
 pub mod cloudevents;
+pub mod eventbridge;
+pub mod fault;
+pub mod http;
 mod json;
 pub mod native;
 pub mod position;
