@@ -1,1 +1,11 @@
-//! Skeleton.
+#![doc = include_str!("../README.md")]
+
+pub mod binaries;
+pub mod clients;
+pub mod http;
+pub mod processes;
+pub mod program;
+pub mod repository;
+pub mod stack;
+pub mod wait;
+pub mod websocket;

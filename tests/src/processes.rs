@@ -1,0 +1,51 @@
+//! Which processes of this machine run an executable of a folder.
+
+use std::path::Path;
+use std::process::Command;
+
+/// The command lines of the processes whose program lies in this folder.
+///
+/// # Panics
+/// When the system does not list its processes.
+#[must_use]
+pub fn of_folder(folder: &Path) -> Vec<String> {
+    let folder = folder.to_str().expect("the folder's path is UTF-8");
+    command_lines().into_iter().filter(|line| line.starts_with(folder)).collect()
+}
+
+/// The command line of every process; processes that have ended and were not waited for have none.
+fn command_lines() -> Vec<String> {
+    let listed = std::fs::read_dir("/proc").map(|entries| {
+        let paths = entries.flatten().map(|entry| entry.path().join("cmdline"));
+        let lines = paths.filter_map(|path| std::fs::read(path).ok());
+        lines.map(|line| String::from_utf8_lossy(&line).replace('\0', " ")).collect()
+    });
+    listed.unwrap_or_else(|_| from_ps())
+}
+
+/// Where there is no `/proc`, as on macOS.
+fn from_ps() -> Vec<String> {
+    let output = Command::new("ps").args(["-axo", "args="]).output().expect("ps lists the processes");
+    String::from_utf8_lossy(&output.stdout).lines().map(|line| line.trim().to_owned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn a_process_is_found_until_it_is_gone() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        assert_eq!(of_folder(folder.path()), Vec::<String>::new());
+        let program = folder.path().join("sleep");
+        symlink("/bin/sleep", &program).expect("linked");
+        let mut child = Command::new(&program).arg("60").spawn().expect("started");
+        let found = of_folder(folder.path());
+        child.kill().expect("killed");
+        child.wait().expect("it ended");
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!(of_folder(folder.path()), Vec::<String>::new());
+    }
+}
