@@ -1,0 +1,364 @@
+//! The command line, as clap reads it.
+
+use crate::endpoints::{DEFAULT_READY_FILE, variables};
+use crate::exit;
+use carillon_core::channel::{Channel, Namespace};
+use carillon_core::position::Position;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+/// One publish reaches every subscriber: the local stack, and a client for it and for deployed ones.
+#[derive(Debug, Parser)]
+#[command(name = "carillon", version, about, after_help = after_help(), max_term_width = 110)]
+pub(crate) struct Arguments {
+    /// Results as JSON, one value a line on standard output
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Where a local stack says where it listens: written by `local`, read by the others
+    #[arg(long, global = true, value_name = "FILE", env = variables::READY_FILE, default_value = DEFAULT_READY_FILE)]
+    pub(crate) ready_file: PathBuf,
+    /// The least severe level that this program logs to standard error
+    #[arg(long, global = true, value_name = "LEVEL", value_enum, default_value_t = LogLevel::Warn)]
+    pub(crate) log_level: LogLevel,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the stack of a SAM template on this machine, with the real function binaries
+    Local(Local),
+    /// Publish one message to a channel
+    Publish(Publish),
+    /// Print the messages of channels as they come, over every reconnection
+    Subscribe(Subscribe),
+    /// Read and set the options of namespaces
+    #[command(subcommand)]
+    Namespace(NamespaceCommand),
+}
+
+impl Command {
+    /// Whether everything that functions log is wanted.
+    pub(crate) const fn is_verbose(&self) -> bool {
+        matches!(self, Self::Local(Local { verbose: true, .. }))
+    }
+}
+
+/// `local`.
+#[derive(Args, Debug)]
+#[command(after_help = "Ctrl-C or SIGTERM ends the stack within three seconds; a second one ends it at once.")]
+pub(crate) struct Local {
+    /// The SAM template
+    #[arg(long, value_name = "FILE", default_value = "template.yaml")]
+    pub(crate) template: PathBuf,
+    /// Build the functions with optimisation, as they are deployed
+    #[arg(long)]
+    pub(crate) release: bool,
+    /// Keep the tables in this folder; without it they go when the stack ends
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// Take any free ports instead of the fixed ones
+    #[arg(long, conflicts_with_all = ["aws_port", "websocket_port", "url_port"])]
+    pub(crate) free_ports: bool,
+    /// The address to listen on. Anyone who reaches it can call the AWS endpoint, which asks for no credentials
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
+    pub(crate) host: IpAddr,
+    /// The port of the AWS endpoint
+    #[arg(long, value_name = "PORT")]
+    pub(crate) aws_port: Option<u16>,
+    /// The port of the WebSocket APIs
+    #[arg(long, value_name = "PORT")]
+    pub(crate) websocket_port: Option<u16>,
+    /// The port of the first function URL; each further one takes the next
+    #[arg(long, value_name = "PORT")]
+    pub(crate) url_port: Option<u16>,
+    /// A parameter of the template; may be given several times
+    #[arg(long = "parameter", value_name = "NAME=VALUE", value_parser = parameter)]
+    pub(crate) parameters: Vec<(String, String)>,
+    /// Show what the functions log
+    #[arg(long, short)]
+    pub(crate) verbose: bool,
+    /// Connect subscribers, send an event through EventBridge and show when each receives it
+    #[arg(long)]
+    pub(crate) demo: bool,
+    /// End after the demo: with 0 only if every subscriber received the event exactly once
+    #[arg(long, requires = "demo")]
+    pub(crate) once: bool,
+}
+
+/// `publish`.
+#[derive(Args, Debug)]
+#[command(after_help = "Without --data, --text and --file the data is read from standard input, as JSON.")]
+pub(crate) struct Publish {
+    /// The channel
+    #[arg(value_parser = Channel::parse)]
+    pub(crate) channel: Channel,
+    #[command(flatten)]
+    pub(crate) data: DataSource,
+    /// The event's id; publishing again under the same id and source is dropped
+    #[arg(long)]
+    pub(crate) id: Option<String>,
+    /// The event's type
+    #[arg(long = "type", value_name = "TYPE")]
+    pub(crate) kind: Option<String>,
+    /// The base URL of `POST /publish`
+    #[arg(long, env = variables::PUBLISH_URL)]
+    pub(crate) url: Option<String>,
+    #[command(flatten)]
+    pub(crate) access: Access,
+}
+
+/// Where a message's data comes from.
+#[derive(Args, Debug)]
+#[group(multiple = false)]
+pub(crate) struct DataSource {
+    /// The data, as JSON
+    #[arg(long, value_name = "JSON")]
+    pub(crate) data: Option<String>,
+    /// The data, as text: it becomes a JSON string
+    #[arg(long)]
+    pub(crate) text: Option<String>,
+    /// A file that holds the data as JSON; `-` is standard input
+    #[arg(long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+}
+
+/// `subscribe`.
+#[derive(Args, Debug)]
+pub(crate) struct Subscribe {
+    /// The channels
+    #[arg(required = true, value_name = "CHANNEL", value_parser = Channel::parse)]
+    pub(crate) channels: Vec<Channel>,
+    /// Begin after this position, as printed with each message; one per channel, in their order
+    #[arg(long, value_name = "EPOCH-OFFSET", value_parser = position)]
+    pub(crate) since: Vec<Position>,
+    /// End after this many messages
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) count: Option<u64>,
+    /// The WebSocket endpoint
+    #[arg(long, env = variables::WEBSOCKET_URL)]
+    pub(crate) url: Option<String>,
+    #[command(flatten)]
+    pub(crate) access: Access,
+}
+
+/// What opens an endpoint.
+#[derive(Args, Debug)]
+pub(crate) struct Access {
+    /// The token. Prefer the variable: arguments are seen by every user of the machine
+    #[arg(long, env = variables::TOKEN, hide_env_values = true)]
+    pub(crate) token: Option<String>,
+}
+
+/// `namespace …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum NamespaceCommand {
+    /// Print a namespace's options
+    Get {
+        /// The namespace: the first segment of its channels
+        #[arg(value_parser = Namespace::parse)]
+        namespace: Namespace,
+        #[command(flatten)]
+        table: Table,
+    },
+    /// Set options of a namespace; those that are not named stay
+    #[command(after_help = options_help())]
+    Set {
+        /// The namespace: the first segment of its channels
+        #[arg(value_parser = Namespace::parse)]
+        namespace: Namespace,
+        /// The options
+        #[arg(required = true, value_name = "OPTION=NUMBER", value_parser = option)]
+        options: Vec<(String, u64)>,
+        #[command(flatten)]
+        table: Table,
+    },
+    /// Print the options of every namespace that has any set
+    List {
+        #[command(flatten)]
+        table: Table,
+    },
+}
+
+/// Where the options are kept.
+#[derive(Args, Debug)]
+pub(crate) struct Table {
+    /// The registry table of a deployed stack, reached by the AWS_… variables; without it that of the running local stack
+    #[arg(long, value_name = "NAME", env = variables::REGISTRY_TABLE)]
+    pub(crate) registry_table: Option<String>,
+}
+
+/// How much is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogLevel {
+    /// Errors.
+    Error,
+    /// And warnings.
+    Warn,
+    /// And what happens.
+    Info,
+    /// And how.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+impl From<LogLevel> for tracing::Level {
+    fn from(level: LogLevel) -> Self {
+        match level {
+            LogLevel::Error => Self::ERROR,
+            LogLevel::Warn => Self::WARN,
+            LogLevel::Info => Self::INFO,
+            LogLevel::Debug => Self::DEBUG,
+            LogLevel::Trace => Self::TRACE,
+        }
+    }
+}
+
+fn after_help() -> String {
+    let variables = [
+        (variables::WEBSOCKET_URL, "the WebSocket endpoint (subscribe --url)"),
+        (variables::PUBLISH_URL, "the base URL of POST /publish (publish --url)"),
+        (variables::TOKEN, "the token (--token)"),
+        (variables::REGISTRY_TABLE, "the registry table (namespace --registry-table)"),
+        (variables::READY_FILE, "the ready file (--ready-file)"),
+    ];
+    let lines: String = variables.iter().map(|(name, meaning)| format!("  {name:<23}  {meaning}\n")).collect();
+    format!(
+        "Where a stack is, and its token: flags win over variables, and these over the ready file of a running local stack.\n\n\
+         Variables:\n{lines}\n{}",
+        exit::help()
+    )
+}
+
+fn options_help() -> String {
+    let lines = carillon_core::namespace::OPTIONS.map(|option| {
+        let (least, most) = option.range;
+        format!("  {}: {}; {least} to {most} {}, {} by default\n", option.name, option.meaning, option.unit, option.default)
+    });
+    format!("Options:\n{}", lines.concat())
+}
+
+fn parameter(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("a parameter is given as NAME=VALUE".to_owned()),
+    }
+}
+
+fn option(text: &str) -> Result<(String, u64), String> {
+    let (name, value) = text.split_once('=').ok_or("an option is given as OPTION=NUMBER")?;
+    let value = value.parse().map_err(|_| format!("{name}: '{value}' is no whole number"))?;
+    Ok((name.to_owned(), value))
+}
+
+fn position(text: &str) -> Result<Position, String> {
+    let expected = "a position is EPOCH-OFFSET, as in 1700000000000-41";
+    let (epoch, offset) = text.split_once('-').ok_or(expected)?;
+    let offset = Some(offset).filter(|offset| offset.bytes().all(|byte| byte.is_ascii_digit()));
+    let offset = offset.and_then(|offset| offset.parse().ok()).ok_or(expected)?;
+    let epoch = epoch.parse().map_err(|error| format!("{expected}: {error}"))?;
+    Ok(Position::new(epoch, offset))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use carillon_core::position::Epoch;
+    use clap::CommandFactory;
+    use clap::error::ErrorKind;
+
+    fn parse(line: &str) -> Result<Arguments, clap::Error> {
+        Arguments::try_parse_from(std::iter::once("carillon").chain(line.split_whitespace()))
+    }
+
+    #[track_caller]
+    fn refused(line: &str) -> ErrorKind {
+        parse(line).expect_err(line).kind()
+    }
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn wrong_arguments_end_with_the_documented_code() {
+        let error = parse("publish a//b --data 1").expect_err("no channel");
+        assert_eq!(error.exit_code(), i32::from(exit::Exit::Usage.code()));
+        assert!(error.to_string().contains("segment 2 is empty"), "{error}");
+    }
+
+    #[test]
+    fn every_command_takes_json_and_the_ready_file() {
+        for command in
+            ["local", "publish a", "subscribe a", "namespace get a", "namespace set a history_size=1", "namespace list"]
+        {
+            let arguments = parse(&format!("{command} --json --ready-file r.json")).expect(command);
+            assert!(arguments.json && arguments.ready_file.ends_with("r.json"), "{command}");
+        }
+    }
+
+    #[test]
+    fn local_has_defaults_and_its_flags_are_checked() {
+        let Command::Local(local) = parse("local").expect("defaults").command else { panic!("local") };
+        assert_eq!(local.template, PathBuf::from("template.yaml"));
+        assert!(local.host.is_loopback() && !local.release && !local.free_ports && !local.demo);
+        let Command::Local(local) = parse("local --parameter A=b=c --parameter D=").expect("parameters").command else {
+            panic!("local")
+        };
+        assert_eq!(local.parameters, [("A".to_owned(), "b=c".to_owned()), ("D".to_owned(), String::new())]);
+        assert_eq!(refused("local --once"), ErrorKind::MissingRequiredArgument);
+        assert_eq!(refused("local --free-ports --aws-port 1"), ErrorKind::ArgumentConflict);
+        assert_eq!(refused("local --parameter A"), ErrorKind::ValueValidation);
+        assert_eq!(refused("local --host everywhere"), ErrorKind::ValueValidation);
+    }
+
+    #[test]
+    fn data_comes_from_one_place() {
+        assert_eq!(refused("publish a --data 1 --text b"), ErrorKind::ArgumentConflict);
+        assert_eq!(refused("publish a --file f --text b"), ErrorKind::ArgumentConflict);
+        assert!(parse("publish a").is_ok());
+    }
+
+    #[test]
+    fn a_position_is_read_as_it_is_printed() {
+        let position = Position::new(Epoch(1_700_000_000_000), 41);
+        let Command::Subscribe(subscribe) = parse(&format!("subscribe a --since {position}")).expect("a position").command else {
+            panic!("subscribe")
+        };
+        assert_eq!(subscribe.since, [position]);
+        for wrong in ["1", "-1", "1-", "a-1", "1-b", "1-+1"] {
+            assert_eq!(refused(&format!("subscribe a --since={wrong}")), ErrorKind::ValueValidation, "{wrong}");
+        }
+        assert_eq!(refused("subscribe a --count 0"), ErrorKind::ValueValidation);
+        assert_eq!(refused("subscribe"), ErrorKind::MissingRequiredArgument);
+    }
+
+    #[test]
+    fn options_are_numbers_under_a_name() {
+        let Command::Namespace(NamespaceCommand::Set { options, .. }) =
+            parse("namespace set orders history_size=5 history_age_s=60").expect("options").command
+        else {
+            panic!("set")
+        };
+        assert_eq!(options, [("history_size".to_owned(), 5), ("history_age_s".to_owned(), 60)]);
+        for wrong in ["history_size", "history_size=many", "history_size=-1"] {
+            assert_eq!(refused(&format!("namespace set orders {wrong}")), ErrorKind::ValueValidation, "{wrong}");
+        }
+        assert_eq!(refused("namespace get orders/42"), ErrorKind::ValueValidation);
+    }
+
+    #[test]
+    fn the_help_names_every_variable_and_exit_code() {
+        let help = Arguments::command().render_long_help().to_string();
+        for (exit, meaning) in exit::TABLE {
+            assert!(help.contains(&exit.code().to_string()) && help.contains(&meaning[..12]), "{exit:?}");
+        }
+        for name in [variables::WEBSOCKET_URL, variables::PUBLISH_URL, variables::TOKEN, variables::REGISTRY_TABLE] {
+            assert!(help.contains(name), "{name}");
+        }
+    }
+}

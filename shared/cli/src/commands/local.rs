@@ -1,0 +1,232 @@
+//! `carillon local`: the stack of a template on this machine, until somebody ends it.
+
+use crate::arguments::Local;
+use crate::demo;
+use crate::endpoints;
+use crate::exit::Exit;
+use crate::failure::{Failure, Outcome};
+use crate::output::Output;
+use crate::signals::Signals;
+use carillon_local::stack::{Ports, Progress, Ready, Stack, StackError, StackOptions};
+use carillon_local::template::Unknown;
+use comfy_table::Table;
+use comfy_table::presets::NOTHING;
+use serde_json::json;
+use serde_json::value::RawValue;
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long an orderly end may take; what is not at its end then is killed.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How long the stack that an old ready file names may take to accept a connection.
+const STALE_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// Runs the command.
+pub(super) async fn run(local: Local, ready_file: &Path, output: Output) -> Outcome<Exit> {
+    let mut signals = Signals::listen()?;
+    remove_stale(ready_file);
+    let (wants_demo, once) = (local.demo, local.once);
+    let stack = tokio::select! {
+        started = Stack::start(options(local, output)) => started.map_err(failure)?,
+        // The start ends with its future, and cargo with it.
+        exit = signals.next() => return Ok(exit),
+    };
+    let outcome = tokio::select! {
+        outcome = serve(&stack, ready_file, wants_demo, once, output) => outcome.map(|()| Exit::Done),
+        // A signal is the usual end of a stack, but not of a demo that should have come to a verdict.
+        exit = signals.next() => Ok(if once { exit } else { Exit::Done }),
+    };
+    if !once {
+        output.notice(|| "ending the stack; Ctrl-C again ends it at once".to_owned(), &json!({"notice": "ending"}));
+    }
+    match shut_down(stack, &mut signals, output).await {
+        Exit::Done => outcome,
+        hurried => outcome.and(Ok(hurried)),
+    }
+}
+
+/// Says where everything is, plays the demo, and returns when there is nothing more to do.
+async fn serve(stack: &Stack, ready_file: &Path, wants_demo: bool, once: bool, output: Output) -> Outcome {
+    let ready = stack.ready();
+    stack.write_ready_file(ready_file).map_err(failure)?;
+    let json = RawValue::from_string(ready.to_json()).map_err(io::Error::from)?;
+    output.result(|| endpoints_table(ready, ready_file).to_string(), &json)?;
+    if wants_demo {
+        let bus = stack.template().outputs.get("EventBusName").map_or("default", String::as_str);
+        return demo::run(ready, bus, once, output).await;
+    }
+    output.people("\nCtrl-C ends it.")?;
+    std::future::pending().await
+}
+
+/// Ends the stack in order, or at once where a signal asks for it.
+async fn shut_down(stack: Stack, signals: &mut Signals, output: Output) -> Exit {
+    let functions = stack.functions().clone();
+    let names: Vec<_> = stack.template().functions.iter().map(|function| function.logical_id.clone()).collect();
+    let exit = tokio::select! {
+        ended = tokio::time::timeout(SHUTDOWN_TIMEOUT, stack.shutdown()) => {
+            if ended.is_ok() {
+                return Exit::Done;
+            }
+            let seconds = SHUTDOWN_TIMEOUT.as_secs();
+            let text = || format!("warning: the stack did not end within {seconds} s; its functions are killed");
+            output.notice(text, &json!({"notice": "killed", "after_s": seconds}));
+            Exit::Done
+        }
+        exit = signals.next() => exit,
+    };
+    for name in names {
+        // They are the template's own names.
+        let _ = functions.kill_environments(&name);
+    }
+    exit
+}
+
+fn options(local: Local, output: Output) -> StackOptions {
+    let fixed = Ports::default();
+    let ports = if local.free_ports {
+        Ports::FREE
+    } else {
+        Ports {
+            aws: local.aws_port.unwrap_or(fixed.aws),
+            websocket: local.websocket_port.unwrap_or(fixed.websocket),
+            url: local.url_port.unwrap_or(fixed.url),
+        }
+    };
+    StackOptions {
+        release: local.release,
+        parameters: local.parameters.into_iter().collect(),
+        data: local.data,
+        host: local.host,
+        ports,
+        observer: Some(Arc::new(move |progress| tell(&progress, output))),
+        ..StackOptions::new(local.template)
+    }
+}
+
+fn tell(progress: &Progress, output: Output) {
+    match progress {
+        Progress::LeftOut(Unknown { logical_id, kind, meaning, harmless }) => {
+            // What changes nothing here is for those who want to know everything.
+            if *harmless && !output.is_json() {
+                tracing::info!(resource.name = %logical_id, resource.kind = %kind, meaning, "not needed on this machine");
+                return;
+            }
+            let value = json!({
+                "notice": "left_out", "logical_id": logical_id, "type": kind, "meaning": meaning, "harmless": harmless,
+            });
+            output.notice(|| format!("left out: {logical_id} ({kind}): {meaning}"), &value);
+        }
+        Progress::Building(binaries) => {
+            // Cargo shows its own progress below.
+            let text = || format!("building {}", binaries.join(", "));
+            output.notice(text, &json!({"notice": "building", "binaries": binaries}));
+        }
+        Progress::Built => output.notice(|| "built".to_owned(), &json!({"notice": "built"})),
+        Progress::Ready => {}
+    }
+}
+
+fn endpoints_table(ready: &Ready, ready_file: &Path) -> Table {
+    let mut table = Table::new();
+    table.load_preset(NOTHING);
+    let mut row = |name: &str, value: Option<&str>| {
+        if let Some(value) = value {
+            table.add_row([name, value]);
+        }
+    };
+    row("WebSocket", ready.websocket.as_deref());
+    let publish = ready.publish.as_ref().map(|url| format!("{url}publish"));
+    row("HTTP publish", publish.as_deref());
+    row("stream", ready.stream.as_deref());
+    row("MQTT", ready.mqtt.as_deref());
+    row("MQTT over WebSocket", ready.mqtt_ws.as_deref());
+    row("AWS endpoint", Some(&ready.aws));
+    row("@connections", ready.management.as_deref());
+    for (name, api) in &ready.apis {
+        if Some(&api.url) != ready.websocket.as_ref() {
+            row(&format!("API {name}"), Some(&api.url));
+        }
+    }
+    for (name, function) in &ready.functions {
+        if function.url != ready.publish && function.url != ready.stream {
+            row(&format!("function {name}"), function.url.as_deref());
+        }
+    }
+    row("region", Some(&ready.region));
+    row("token and the rest", Some(&ready_file.display().to_string()));
+    table
+}
+
+/// Removes the ready file of a stack that ended without removing it, so that nobody takes it for this one's. A file whose stack
+/// still accepts connections stays until this stack writes its own.
+fn remove_stale(path: &Path) {
+    let Ok(ready) = endpoints::read(path) else {
+        return;
+    };
+    let address = ready.aws.as_deref().and_then(|url| url.strip_prefix("http://")).and_then(|address| address.parse().ok());
+    let lives = address.is_some_and(|address: SocketAddr| TcpStream::connect_timeout(&address, STALE_TIMEOUT).is_ok());
+    if !lives && let Err(error) = std::fs::remove_file(path) {
+        tracing::warn!(%error, "the ready file of an earlier stack cannot be removed");
+    }
+}
+
+fn failure(error: StackError) -> Failure {
+    let exit = match &error {
+        StackError::Template(_) | StackError::NoPort { .. } => Exit::Usage,
+        _ => Exit::Failed,
+    };
+    let hint = match &error {
+        StackError::PortBusy { .. } => Some("is another `carillon local` running?"),
+        StackError::Template(_) => Some("--template names the SAM template, --parameter NAME=VALUE sets one of its parameters"),
+        _ => None,
+    };
+    let failure = Failure::new(exit, error);
+    match hint {
+        Some(hint) => failure.hint(hint),
+        None => failure,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    fn ready_file(folder: &Path, aws: &str) -> std::path::PathBuf {
+        let path = folder.join("ready.json");
+        std::fs::write(&path, json!({"aws": aws}).to_string()).expect("written");
+        path
+    }
+
+    #[test]
+    fn only_a_ready_file_whose_stack_is_gone_is_removed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let path = ready_file(folder.path(), &format!("http://{}", listener.local_addr().expect("bound")));
+        remove_stale(&path);
+        assert!(path.exists(), "its stack accepts connections");
+
+        // Port 0 is never listened on.
+        let path = ready_file(folder.path(), "http://127.0.0.1:0");
+        remove_stale(&path);
+        assert!(!path.exists());
+
+        std::fs::write(&path, "notes of somebody").expect("written");
+        remove_stale(&path);
+        assert!(path.exists(), "it is no ready file");
+    }
+
+    #[test]
+    fn a_busy_port_is_named_with_its_flag() {
+        let source = io::Error::from(io::ErrorKind::AddrInUse);
+        let failure = failure(StackError::PortBusy { port: 4100, flag: "--aws-port", source });
+        let text = failure.to_string();
+        assert!(text.contains("4100") && text.contains("--aws-port"), "{text}");
+        assert_eq!(failure.exit(), Exit::Failed);
+    }
+}

@@ -1,0 +1,51 @@
+//! Lines to paste into other clients, so that the first message of one's own is a minute away.
+
+use super::CHANNEL;
+use carillon_local::stack::Ready;
+use serde_json::json;
+
+/// The lines. They hold the token: the stack is on this machine and its token is made for it.
+pub(super) fn text(ready: &Ready, bus: &str) -> String {
+    let token = ready.token.as_deref().unwrap_or_default();
+    let mut text =
+        String::from("\nThe subscribers stay. Paste any of these into another terminal; what comes is printed here too.\n");
+    if let Some(url) = &ready.websocket {
+        let frame = json!({"action": "subscribe", "ref": "1", "channel": CHANNEL});
+        text.push_str(&format!("\n  npx wscat -c {}\n  {frame}\n", quote(&format!("{url}?token={token}"))));
+    }
+    if let Some(url) = &ready.publish {
+        let body = json!({"channel": CHANNEL, "data": "hello from curl"});
+        text.push_str(&format!(
+            "\n  curl -X POST {url}publish -H {} -H 'content-type: application/json' -d {}\n",
+            quote(&format!("authorization: Bearer {token}")),
+            quote(&body.to_string())
+        ));
+    }
+    let detail = json!({"channel": CHANNEL, "data": "hello from the aws command"}).to_string();
+    let entries = json!([{"EventBusName": bus, "Source": "my.application", "DetailType": "hello", "Detail": detail}]);
+    text.push_str(&format!(
+        "\n  AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local aws events put-events --endpoint-url {} --region {} --entries {}\n",
+        ready.aws,
+        ready.region,
+        quote(&entries.to_string())
+    ));
+    text.push_str(&format!(
+        "\n  carillon publish {CHANNEL} --text 'hello from carillon'\n  carillon subscribe {CHANNEL}\n\nCtrl-C ends it.\n"
+    ));
+    text + "\n" + &super::header()
+}
+
+/// The text as one word of a POSIX shell.
+fn quote(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quoted_text_is_one_word() {
+        assert_eq!(quote(r#"{"a": "it's"}"#), r#"'{"a": "it'\''s"}'"#);
+    }
+}
