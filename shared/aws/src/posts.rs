@@ -13,7 +13,6 @@ use carillon_core::connection::ConnectionId;
 use carillon_engine::ports::{Answer, Posts};
 use carillon_engine::rows::PostOutcome;
 use std::error::Error;
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -81,7 +80,7 @@ fn is_gone<E>(error: &SdkError<E>) -> bool {
 }
 
 /// 429, 5xx, no answer in time, or a connection that broke before the answer was there.
-fn is_transient<E: Error + 'static>(error: &SdkError<E>) -> bool {
+fn is_transient<E>(error: &SdkError<E>) -> bool {
     match status(error) {
         Some(status) => status == 429 || status >= 500,
         None => is_timeout(error) || broke(error),
@@ -92,19 +91,13 @@ fn status<E>(error: &SdkError<E>) -> Option<u16> {
     error.raw_response().map(|response| response.status().as_u16())
 }
 
-/// Whether an established connection broke. A refused one is something else: nobody is at the address.
-fn broke<E: Error + 'static>(error: &SdkError<E>) -> bool {
+/// Whether a connection broke that had been made. One that could not be made is something else: nobody is at the address.
+fn broke<E>(error: &SdkError<E>) -> bool {
     let SdkError::DispatchFailure(failure) = error else { return false };
-    let Some(error) = failure.as_connector_error() else { return false };
-    // hyper's own word for an answer that ended too early.
-    if error.as_other() == Some(aws_smithy_types::retry::ErrorKind::TransientError) {
-        return true;
-    }
-    let mut cause: Option<&(dyn Error + 'static)> = Some(error);
+    let mut cause: Option<&(dyn Error + 'static)> = failure.as_connector_error().map(|error| error as _);
     while let Some(error) = cause {
-        if let Some(error) = error.downcast_ref::<io::Error>() {
-            let kinds = [io::ErrorKind::ConnectionReset, io::ErrorKind::ConnectionAborted, io::ErrorKind::BrokenPipe];
-            return kinds.contains(&error.kind()) || error.kind() == io::ErrorKind::UnexpectedEof;
+        if let Some(error) = error.downcast_ref::<hyper_util::client::legacy::Error>() {
+            return !error.is_connect();
         }
         cause = error.source();
     }
