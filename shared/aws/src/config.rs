@@ -1,7 +1,7 @@
 //! How the SDK's clients are set up: by hand, because the loader of `aws-config` costs a cold start several milliseconds and a
 //! binary several megabytes, and a Lambda function has its region and credentials in its environment anyway.
 
-use crate::environment::{Environment, Mistake, Mistakes};
+use crate::environment::{Environment, Mistake, Mistakes, Unset, Variable};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_dynamodb::config::{BehaviorVersion, IdentityCache, StalledStreamProtectionConfig};
@@ -50,6 +50,31 @@ pub const AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI: &str = "AWS_ENDPOINT_URL_API
 
 /// A file of certificate authorities (PEM) that are trusted beside Amazon's.
 pub const AWS_CA_BUNDLE: &str = "AWS_CA_BUNDLE";
+
+/// The variables that [`AwsConfig`] reads.
+pub const VARIABLES: [Variable; 9] = [
+    Variable { name: AWS_REGION, meaning: "the region; AWS_DEFAULT_REGION serves where it is unset", unset: Unset::Refused },
+    Variable { name: AWS_ACCESS_KEY_ID, meaning: "the access key's id", unset: Unset::Refused },
+    Variable { name: AWS_SECRET_ACCESS_KEY, meaning: "the access key's secret", unset: Unset::Refused },
+    Variable { name: AWS_SESSION_TOKEN, meaning: "the token of temporary credentials", unset: Unset::Nothing },
+    Variable {
+        name: AWS_ENDPOINT_URL,
+        meaning: "the endpoint of every service that has none of its own below, in place of AWS's",
+        unset: Unset::Nothing,
+    },
+    Variable { name: AWS_ENDPOINT_URL_DYNAMODB, meaning: "the endpoint of DynamoDB", unset: Unset::Default("AWS_ENDPOINT_URL") },
+    Variable { name: AWS_ENDPOINT_URL_SQS, meaning: "the endpoint of SQS", unset: Unset::Default("AWS_ENDPOINT_URL") },
+    Variable {
+        name: AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI,
+        meaning: "the WebSocket API's @connections with its stage; `deliver` needs it",
+        unset: Unset::Nothing,
+    },
+    Variable {
+        name: AWS_CA_BUNDLE,
+        meaning: "a PEM file of certificate authorities that are trusted beside Amazon's, which are built in",
+        unset: Unset::Nothing,
+    },
+];
 
 /// How long a connection may take to be made, for every service: clients that differ here do not share their connections.
 ///
@@ -116,7 +141,8 @@ impl AwsConfig {
             value.unwrap_or_default()
         });
         let token = environment.get(AWS_SESSION_TOKEN).map(str::to_owned);
-        let mut endpoint = |variable| match environment.get(variable).map(|url| check_endpoint(variable, url)) {
+        // The SDK panics where a request meets an endpoint that is no URL.
+        let mut endpoint = |variable| match environment.get(variable).map(|url| check_url(variable, url)) {
             None => None,
             Some(Ok(url)) => Some(url),
             Some(Err(mistake)) => {
@@ -135,7 +161,7 @@ impl AwsConfig {
             return Err(Mistakes(mistakes));
         }
         let credentials = Credentials::new(key_id, key, token, None, "environment");
-        let sdk = SdkConfig::builder()
+        let mut sdk = SdkConfig::builder()
             .behavior_version(BehaviorVersion::v2026_01_12())
             .region(region.map(Region::new))
             .credentials_provider(SharedCredentialsProvider::new(credentials))
@@ -149,7 +175,6 @@ impl AwsConfig {
             .time_source(SharedTimeSource::new(SystemTimeSource::new()))
             .http_client(http_client(trust))
             .service_config(endpoints.clone());
-        let mut sdk = sdk;
         sdk.set_endpoint_url(general);
         Ok(Self { sdk: sdk.build(), endpoints })
     }
@@ -170,8 +195,11 @@ impl LoadServiceConfig for Endpoints {
     }
 }
 
-fn check_endpoint(variable: &'static str, url: &str) -> Result<String, Mistake> {
-    // The SDK panics where a request meets what is no URL.
+/// Takes the URL that `variable` holds.
+///
+/// # Errors
+/// When it is no http or https URL with a host.
+pub fn check_url(variable: &'static str, url: &str) -> Result<String, Mistake> {
     let fits = url
         .parse::<http::Uri>()
         .is_ok_and(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some_and(|host| !host.is_empty()));

@@ -7,6 +7,28 @@ use std::fmt;
 #[derive(Clone, Default)]
 pub struct Environment(BTreeMap<String, String>);
 
+/// A variable that is read, for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Variable {
+    /// Its name.
+    pub name: &'static str,
+    /// One line on what it means.
+    pub meaning: &'static str,
+    /// What happens where it is unset.
+    pub unset: Unset,
+}
+
+/// What happens where a variable is unset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unset {
+    /// The function does not start.
+    Refused,
+    /// It has this value.
+    Default(&'static str),
+    /// Nothing: what it stands for is left out.
+    Nothing,
+}
+
 /// What is wrong with one variable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mistake {
