@@ -3,6 +3,7 @@
 use crate::endpoints::{DEFAULT_READY_FILE, variables};
 use crate::exit;
 use carillon_core::channel::{Channel, Namespace};
+use carillon_core::fault::Fault;
 use carillon_core::position::Position;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::IpAddr;
@@ -10,7 +11,7 @@ use std::path::PathBuf;
 
 /// One publish reaches every subscriber: the local stack, and a client for it and for deployed ones.
 #[derive(Debug, Parser)]
-#[command(name = "carillon", version, about, after_help = after_help(), max_term_width = 110)]
+#[command(name = "carillon", version, after_help = after_help(), max_term_width = 110)]
 pub(crate) struct Arguments {
     /// Results as JSON, one value a line on standard output
     #[arg(long, global = true)]
@@ -254,13 +255,8 @@ fn option(text: &str) -> Result<(String, u64), String> {
     Ok((name.to_owned(), value))
 }
 
-fn position(text: &str) -> Result<Position, String> {
-    let expected = "a position is EPOCH-OFFSET, as in 1700000000000-41";
-    let (epoch, offset) = text.split_once('-').ok_or(expected)?;
-    let offset = Some(offset).filter(|offset| offset.bytes().all(|byte| byte.is_ascii_digit()));
-    let offset = offset.and_then(|offset| offset.parse().ok()).ok_or(expected)?;
-    let epoch = epoch.parse().map_err(|error| format!("{expected}: {error}"))?;
-    Ok(Position::new(epoch, offset))
+fn position(text: &str) -> Result<Position, Fault> {
+    carillon_wire::position::decode_text("since", text)
 }
 
 #[cfg(test)]

@@ -2,11 +2,10 @@
 
 use crate::tls;
 use crate::token::Token;
-use crate::websocket::WireFault;
 use carillon_core::fault::Fault;
-use carillon_core::position::{Epoch, Position};
+use carillon_wire::http::{Outcome, decode_answer};
 use reqwest::{Client, StatusCode, Url};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::value::RawValue;
 use std::time::Duration;
 
@@ -43,20 +42,7 @@ pub struct Message {
     pub data: Option<Box<RawValue>>,
 }
 
-/// What became of a message.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Published {
-    /// Its channel.
-    pub channel: String,
-    /// Its event's id.
-    pub id: String,
-    /// Where it stands.
-    pub position: Position,
-    /// Whether it was there before under the same id.
-    pub duplicate: bool,
-}
-
-/// Why messages were not published, or nobody knows whether they were.
+/// Why nothing was published, or nobody knows whether it was.
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
     /// The URL is none.
@@ -122,11 +108,11 @@ impl Publisher {
         Ok(Self { client, url, token })
     }
 
-    /// Publishes the messages, and answers with what became of each, in their order.
+    /// Publishes the messages, and answers with what became of each, in their order: some may be published and others not.
     ///
     /// # Errors
-    /// When the endpoint cannot be reached or refuses. Messages with an id can safely be published again.
-    pub async fn publish(&self, messages: &[Message]) -> Result<Vec<Published>, PublishError> {
+    /// When the endpoint cannot be reached or refuses them all. Messages with an id can safely be published again.
+    pub async fn publish(&self, messages: &[Message]) -> Result<Vec<Outcome>, PublishError> {
         let mut request = self.client.post(self.url.clone()).header("content-type", "application/json");
         if let Some(token) = &self.token {
             request = request.bearer_auth(token.reveal());
@@ -142,43 +128,14 @@ impl Publisher {
     }
 }
 
-fn read(status: StatusCode, body: &[u8]) -> Result<Vec<Published>, PublishError> {
-    let foreign = || {
-        let text = String::from_utf8_lossy(&body[..body.len().min(BODY_BYTES)]).trim().to_owned();
-        PublishError::Foreign { status: status.as_u16(), body: text }
-    };
-    if status.is_success() {
-        let answer: Results = serde_json::from_slice(body).map_err(|_| foreign())?;
-        return answer.results.into_iter().map(|result| result.published().ok_or_else(foreign)).collect();
+fn read(status: StatusCode, body: &[u8]) -> Result<Vec<Outcome>, PublishError> {
+    let status = status.as_u16();
+    match decode_answer(body) {
+        Ok(Ok(outcomes)) => Ok(outcomes),
+        Ok(Err(fault)) => Err(PublishError::Refused { status, fault }),
+        Err(_) => {
+            let body = String::from_utf8_lossy(&body[..body.len().min(BODY_BYTES)]).trim().to_owned();
+            Err(PublishError::Foreign { status, body })
+        }
     }
-    let answer: Refusal = serde_json::from_slice(body).map_err(|_| foreign())?;
-    Err(PublishError::Refused { status: status.as_u16(), fault: answer.error.into() })
-}
-
-#[derive(Deserialize)]
-struct Results {
-    results: Vec<WireResult>,
-}
-
-#[derive(Deserialize)]
-struct WireResult {
-    channel: String,
-    id: String,
-    epoch: String,
-    offset: u64,
-    #[serde(default)]
-    duplicate: bool,
-}
-
-impl WireResult {
-    fn published(self) -> Option<Published> {
-        let epoch: Epoch = self.epoch.parse().ok()?;
-        let position = Position::new(epoch, self.offset);
-        Some(Published { channel: self.channel, id: self.id, position, duplicate: self.duplicate })
-    }
-}
-
-#[derive(Deserialize)]
-struct Refusal {
-    error: WireFault,
 }

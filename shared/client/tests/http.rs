@@ -1,9 +1,10 @@
 //! The HTTP publisher against a server that answers one request with a given text.
 
-use carillon_client::http::{Message, PublishError, Published, Publisher};
+use carillon_client::http::{Message, PublishError, Publisher};
 use carillon_client::token::Token;
 use carillon_core::fault::{ErrorCode, Fault};
 use carillon_core::position::{Epoch, Position};
+use carillon_wire::http::{Outcome, Placed};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -15,7 +16,7 @@ struct Seen {
 }
 
 /// Publishes one message to a server that answers with `status` and `body`.
-async fn publish(path: &str, status: &str, body: &str) -> (Seen, Result<Vec<Published>, PublishError>) {
+async fn publish(path: &str, status: &str, body: &str) -> (Seen, Result<Vec<Outcome>, PublishError>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let port = listener.local_addr().expect("bound").port();
     let base = format!("http://127.0.0.1:{port}{path}");
@@ -52,9 +53,18 @@ async fn a_message_is_posted_and_its_result_read() {
         assert!(seen.head.contains("\r\ncontent-type: application/json\r\n"), "{}", seen.head);
         assert_eq!(seen.body, json!([{"channel": "orders/42", "id": "a", "data": {"a": 1}}]));
         let position = Position::new(Epoch(1700), 3);
-        let expected = Published { channel: "orders/42".to_owned(), id: "a".to_owned(), position, duplicate: true };
-        assert_eq!(answer.expect("published"), [expected]);
+        let fate = Ok(Placed { position, duplicate: true });
+        assert_eq!(answer.expect("published"), [Outcome { channel: "orders/42".to_owned(), id: "a".to_owned(), fate }]);
     }
+}
+
+#[tokio::test]
+async fn a_message_that_was_not_published_is_told_apart_from_the_others() {
+    let error = json!({"code": "busy", "message": "too many at once", "retry": true});
+    let body = json!({"error": error, "results": [{"channel": "orders/42", "id": "a", "error": error}]});
+    let (_, answer) = publish("/", "503 Service Unavailable", &body.to_string()).await;
+    let fate = Err(Fault::new(ErrorCode::Busy, "too many at once"));
+    assert_eq!(answer.expect("an answer"), [Outcome { channel: "orders/42".to_owned(), id: "a".to_owned(), fate }]);
 }
 
 #[tokio::test]

@@ -254,10 +254,10 @@ async fn requests_get_their_own_answers_in_whatever_order_they_come() {
     let publish = client.publish(&channel, raw("{}"));
     let script = async {
         let publish = peer.expect("publish").await;
-        peer.reply(&publish, json!({"epoch": EPOCH, "offset": 5, "duplicate": true})).await;
+        peer.reply(&publish, json!({"id": "a", "epoch": EPOCH, "offset": 5, "duplicate": true})).await;
     };
     let (published, ()) = tokio::join!(publish, script);
-    assert_eq!(published, Ok(Published { position: at(5), duplicate: true }));
+    assert_eq!(published, Ok(Published { id: "a".to_owned(), position: at(5), duplicate: true }));
 }
 
 #[tokio::test]
@@ -434,5 +434,5 @@ async fn an_endpoint_that_is_not_there_is_told_at_once() {
     let error = connect(Options::new(format!("ws://127.0.0.1:{port}/prod"), None)).await.expect_err("nobody listens");
     assert!(matches!(error, ConnectError::Unreachable(_)), "{error:?}");
     let error = connect(Options::new("http://127.0.0.1/", None)).await.expect_err("no WebSocket URL");
-    assert!(matches!(error, ConnectError::Url { .. } | ConnectError::Unreachable(_)), "{error:?}");
+    assert!(matches!(error, ConnectError::Url { .. }), "{error:?}");
 }

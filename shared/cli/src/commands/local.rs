@@ -11,8 +11,9 @@ use carillon_local::stack::{Ports, Progress, Ready, Stack, StackError, StackOpti
 use carillon_local::template::Unknown;
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
-use serde_json::json;
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
@@ -52,9 +53,10 @@ pub(super) async fn run(local: Local, ready_file: &Path, output: Output) -> Outc
 /// Says where everything is, plays the demo, and returns when there is nothing more to do.
 async fn serve(stack: &Stack, ready_file: &Path, wants_demo: bool, once: bool, output: Output) -> Outcome {
     let ready = stack.ready();
+    tell_harmless(&stack.template().unknown, output);
     stack.write_ready_file(ready_file).map_err(failure)?;
     let json = RawValue::from_string(ready.to_json()).map_err(io::Error::from)?;
-    output.result(|| endpoints_table(ready, ready_file).to_string(), &json)?;
+    output.result(|| endpoints_table(ready, ready_file).trim_fmt(), &json)?;
     if wants_demo {
         let bus = stack.template().outputs.get("EventBusName").map_or("default", String::as_str);
         return demo::run(ready, bus, once, output).await;
@@ -110,25 +112,41 @@ fn options(local: Local, output: Output) -> StackOptions {
 
 fn tell(progress: &Progress, output: Output) {
     match progress {
-        Progress::LeftOut(Unknown { logical_id, kind, meaning, harmless }) => {
-            // What changes nothing here is for those who want to know everything.
-            if *harmless && !output.is_json() {
-                tracing::info!(resource.name = %logical_id, resource.kind = %kind, meaning, "not needed on this machine");
-                return;
-            }
-            let value = json!({
-                "notice": "left_out", "logical_id": logical_id, "type": kind, "meaning": meaning, "harmless": harmless,
-            });
-            output.notice(|| format!("left out: {logical_id} ({kind}): {meaning}"), &value);
-        }
+        // Said after the start, in few lines.
+        Progress::LeftOut(Unknown { harmless: true, .. }) => {}
+        Progress::LeftOut(unknown) => output.notice(|| left_out(&unknown.logical_id, unknown), &value_of(unknown)),
         Progress::Building(binaries) => {
             // Cargo shows its own progress below.
             let text = || format!("building {}", binaries.join(", "));
             output.notice(text, &json!({"notice": "building", "binaries": binaries}));
         }
-        Progress::Built => output.notice(|| "built".to_owned(), &json!({"notice": "built"})),
-        Progress::Ready => {}
+        Progress::Built | Progress::Ready => {}
     }
+}
+
+/// Names what the stack leaves out although it changes nothing here, one line for each kind and meaning.
+fn tell_harmless(unknown: &[Unknown], output: Output) {
+    let harmless: Vec<_> = unknown.iter().filter(|unknown| unknown.harmless).collect();
+    if output.is_json() {
+        harmless.iter().for_each(|unknown| output.notice(String::new, &value_of(unknown)));
+        return;
+    }
+    let mut kinds: BTreeMap<(&str, &str), Vec<&Unknown>> = BTreeMap::new();
+    for unknown in harmless {
+        kinds.entry((&unknown.kind, &unknown.meaning)).or_default().push(unknown);
+    }
+    for alike in kinds.values() {
+        let names: Vec<_> = alike.iter().map(|unknown| unknown.logical_id.as_str()).collect();
+        output.notice(|| left_out(&names.join(", "), alike[0]), &());
+    }
+}
+
+fn left_out(names: &str, Unknown { kind, meaning, .. }: &Unknown) -> String {
+    format!("left out: {names} ({kind}): {meaning}")
+}
+
+fn value_of(Unknown { logical_id, kind, meaning, harmless }: &Unknown) -> Value {
+    json!({"notice": "left_out", "logical_id": logical_id, "type": kind, "meaning": meaning, "harmless": harmless})
 }
 
 fn endpoints_table(ready: &Ready, ready_file: &Path) -> Table {
@@ -158,7 +176,7 @@ fn endpoints_table(ready: &Ready, ready_file: &Path) -> Table {
         }
     }
     row("region", Some(&ready.region));
-    row("token and the rest", Some(&ready_file.display().to_string()));
+    row("ready file, with the token", Some(&ready_file.display().to_string()));
     table
 }
 

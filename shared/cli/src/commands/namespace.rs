@@ -62,7 +62,7 @@ fn apply(options: &mut NamespaceOptions, changes: &[(String, u64)]) -> Outcome {
 /// One line per namespace.
 fn print(namespaces: &[(Namespace, NamespaceOptions)], output: Output) -> Outcome {
     if !output.is_json() {
-        return output.people(table(namespaces));
+        return output.people(table(namespaces).trim_fmt());
     }
     for (namespace, options) in namespaces {
         let mut object = Map::new();

@@ -6,8 +6,10 @@ use crate::endpoints::{self, Given, Kind};
 use crate::exit::Exit;
 use crate::failure::{Context, Failure, Outcome};
 use crate::output::Output;
-use carillon_client::http::{Message, PublishError, Published, Publisher};
+use carillon_client::http::{Message, PublishError, Publisher};
+use carillon_core::fault::Fault;
 use carillon_core::limits::PUBLISH_BYTES;
+use carillon_wire::http::{Outcome as Published, Placed};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use std::fs::File;
@@ -21,7 +23,9 @@ pub(super) async fn run(publish: Publish, ready_file: &Path, output: Output) -> 
     let publisher = Publisher::new(&endpoint.url, Some(endpoint.token)).map_err(failure)?;
     let message = Message { channel: publish.channel.to_string(), id: publish.id, kind: publish.kind, data: Some(data) };
     for published in publisher.publish(&[message]).await.map_err(failure)? {
-        output.result(|| text(&published), &Line::from(&published))?;
+        let Published { channel, id, fate } = published;
+        let placed = fate.map_err(|fault| refused(&fault))?;
+        output.result(|| text(&channel, &id, placed), &Line::new(&channel, &id, placed))?;
     }
     Ok(Exit::Done)
 }
@@ -36,21 +40,14 @@ struct Line<'text> {
     duplicate: bool,
 }
 
-impl<'text> From<&'text Published> for Line<'text> {
-    fn from(published: &'text Published) -> Self {
-        Self {
-            channel: &published.channel,
-            id: &published.id,
-            epoch: published.position.epoch.to_string(),
-            offset: published.position.offset,
-            duplicate: published.duplicate,
-        }
+impl<'text> Line<'text> {
+    fn new(channel: &'text str, id: &'text str, Placed { position, duplicate }: Placed) -> Self {
+        Self { channel, id, epoch: position.epoch.to_string(), offset: position.offset, duplicate }
     }
 }
 
-fn text(published: &Published) -> String {
-    let Published { channel, id, position, duplicate } = published;
-    let note = if *duplicate { " (published before under this id)" } else { "" };
+fn text(channel: &str, id: &str, Placed { position, duplicate }: Placed) -> String {
+    let note = if duplicate { " (published before under this id)" } else { "" };
     format!("{channel} {position} id {id}{note}")
 }
 
@@ -92,19 +89,20 @@ fn limited(source: io::Result<impl Read>, place: &str) -> Outcome<String> {
 }
 
 fn failure(error: PublishError) -> Failure {
-    match &error {
-        _ if error.is_refused_token() => Failure::new(Exit::Refused, error).hint(REFUSED_HINT),
+    match error {
+        error if error.is_refused_token() => Failure::new(Exit::Refused, error).hint(REFUSED_HINT),
+        PublishError::Refused { fault, .. } => refused(&fault),
         PublishError::Unreachable(_) => Failure::new(Exit::NotReachable, error).hint(NOT_REACHABLE_HINT),
         PublishError::Url { .. } => Failure::new(Exit::Usage, error),
         PublishError::NoAnswer(_) => Failure::new(Exit::Failed, error)
-            .hint("whether it was published is not known; with --id it can safely be published again"),
-        PublishError::Refused { fault, .. } if fault.code.retry() => {
-            Failure::new(Exit::Failed, error).hint("the same command may succeed later")
-        }
-        PublishError::Client(_) | PublishError::Refused { .. } | PublishError::Foreign { .. } => {
-            Failure::new(Exit::Failed, error)
-        }
+            .hint("whether it was published is not known; under an --id of its own it can safely be published again"),
+        PublishError::Client(_) | PublishError::Foreign { .. } => Failure::new(Exit::Failed, error),
     }
+}
+
+fn refused(fault: &Fault) -> Failure {
+    let failure = Failure::new(Exit::Failed, format!("{}: {}", fault.code, fault.message));
+    if fault.code.retry() { failure.hint("the same command may succeed later") } else { failure }
 }
 
 #[cfg(test)]

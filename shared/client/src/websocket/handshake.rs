@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Error;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::error::UrlError;
 use tokio_tungstenite::tungstenite::handshake::client::Request;
 use tokio_tungstenite::tungstenite::http::header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL};
 use tokio_tungstenite::tungstenite::http::{HeaderValue, Uri};
@@ -46,6 +47,9 @@ pub(super) async fn connect(options: &Options) -> Result<Socket, ConnectError> {
 fn request(options: &Options) -> Result<Request, ConnectError> {
     let invalid = |source| ConnectError::Url { url: without_query(&options.url), source: Box::new(source) };
     let uri: Uri = options.url.parse().map_err(|error| invalid(Error::from(error)))?;
+    if !matches!(uri.scheme_str(), Some("ws" | "wss")) {
+        return Err(invalid(Error::Url(UrlError::UnsupportedUrlScheme)));
+    }
     let token = options.token.as_ref().map(|token| (token.reveal(), options.token_place));
     let uri = match token {
         Some((token, TokenPlace::Query)) => with_query(uri, token).map_err(|error| invalid(error.into()))?,

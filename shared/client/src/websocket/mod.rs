@@ -12,8 +12,9 @@ use crate::token::Token;
 use carillon_core::channel::Channel;
 use carillon_core::event::EventJson;
 use carillon_core::fault::{ErrorCode, Fault};
-use carillon_core::position::{Epoch, Position};
-pub(crate) use frames::WireFault;
+use carillon_core::position::Position;
+/// What requests are answered with.
+pub use carillon_wire::native::reading::{HistoryPage, Published, Subscribed};
 use serde_json::value::RawValue;
 use session::{Asked, Command, Session};
 use std::time::Duration;
@@ -197,37 +198,6 @@ pub enum End {
     /// The endpoint refused to let it in again.
     #[error("the connection was lost and not let in again: {0}")]
     Refused(String),
-}
-
-/// The answer to a subscribe.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Subscribed {
-    /// Every message after this one comes.
-    pub position: Position,
-    /// Whether `since` is continued without a hole; none where there was no `since`.
-    pub recovered: Option<bool>,
-}
-
-/// The answer to a publish.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Published {
-    /// Where the message stands.
-    pub position: Position,
-    /// Whether it was there before under the same id.
-    pub duplicate: bool,
-}
-
-/// A page of a channel's history.
-#[derive(Clone, Debug, PartialEq)]
-pub struct HistoryPage {
-    /// The epoch of its messages.
-    pub epoch: Epoch,
-    /// Offsets and events, in order.
-    pub events: Vec<(u64, EventJson)>,
-    /// What to hand in as `from` for the next page; none at the end.
-    pub next: Option<Position>,
-    /// Whether `from` is continued without a hole.
-    pub recovered: bool,
 }
 
 /// Why there is no connection.

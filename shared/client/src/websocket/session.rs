@@ -1,6 +1,6 @@
 //! The task behind a client: it owns the socket, the subscriptions and the requests that wait for an answer.
 
-use super::frames::{self, Answer, ServerFrame};
+use super::frames;
 use super::handshake::{self, Socket};
 use super::{Delivery, End, HistoryPage, Item, Notice, Options, Published, RequestError, Subscribed};
 use crate::rule::{Follower, Frame, Judged};
@@ -9,6 +9,7 @@ use carillon_core::event::EventJson;
 use carillon_core::fault::{ErrorCode, Fault};
 use carillon_core::limits::FRAME_BYTES;
 use carillon_core::position::Position;
+use carillon_wire::native::reading::{self, Answer, FrameError, ServerFrame};
 use futures_util::{SinkExt, StreamExt};
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
@@ -25,6 +26,9 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long the closing handshake may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The furthest away that a server can plan a new connection: API Gateway cuts each after two hours.
+const LONGEST_PLAN: Duration = Duration::from_secs(2 * 3600);
 
 /// Where an answer goes.
 pub(super) type Caller<T> = oneshot::Sender<Result<T, RequestError>>;
@@ -273,8 +277,7 @@ impl Session {
             Some(Ok(message @ (Message::Text(_) | Message::Binary(_)))) => message.into_text(),
             Some(Ok(_)) => return Ok(()),
         };
-        let frame =
-            text.map_err(|error| error.to_string()).and_then(|text| frames::decode(&text).map_err(|error| error.to_string()));
+        let frame = text.map_err(|error| chain(&error)).and_then(|text| reading::decode(&text).map_err(|error| chain(&error)));
         match frame {
             Ok(frame) => self.frame(frame, received_at).await,
             Err(reason) => {
@@ -286,11 +289,14 @@ impl Session {
 
     async fn frame(&mut self, frame: ServerFrame, received_at: Instant) -> Result<(), Cut> {
         match frame {
-            ServerFrame::Reply { reference, answer } => self.answer(reference, answer, received_at).await,
-            ServerFrame::Channel { channel, frame } => self.follow(channel, frame, received_at).await,
+            ServerFrame::Reply { reference, outcome } => self.answer(reference, outcome, received_at).await,
+            ServerFrame::Events { channel, epoch, prev, messages } => {
+                self.follow(channel, Frame::Events { epoch, prev, messages }, received_at).await
+            }
+            ServerFrame::Gap { channel, after, to } => self.follow(channel, Frame::Gap { after, to }, received_at).await,
             ServerFrame::Gateway { message } => self.gateway(message).await,
-            ServerFrame::Reconnect { after } => {
-                self.leave_at = Some(received_at + after);
+            ServerFrame::Reconnect { after_ms } => {
+                self.leave_at = Some(received_at + Duration::from_millis(after_ms).min(LONGEST_PLAN));
                 Ok(())
             }
             ServerFrame::Bye { code, reconnect } => Err(Cut::Bye { code, reconnect }),
@@ -298,9 +304,16 @@ impl Session {
         }
     }
 
-    async fn answer(&mut self, reference: Option<u64>, answer: Result<Answer, Fault>, received_at: Instant) -> Result<(), Cut> {
+    async fn answer(
+        &mut self,
+        reference: Option<String>,
+        answer: Result<Answer, Fault>,
+        received_at: Instant,
+    ) -> Result<(), Cut> {
         self.attempts = 0;
-        let Some(request) = reference.and_then(|reference| self.requests.remove(&reference)) else {
+        // A reference that is no number is none of ours.
+        let reference = reference.and_then(|reference| reference.parse().ok());
+        let Some(request) = reference.and_then(|reference: u64| self.requests.remove(&reference)) else {
             return Ok(());
         };
         let answer = match answer {
@@ -314,15 +327,15 @@ impl Session {
             Waiting::Subscribe(channel) => match answer.subscribed() {
                 Ok(subscribed) => self.acknowledge(channel, subscribed, received_at).await,
                 Err(error) => {
-                    let refused = self.fail(Waiting::Subscribe(channel), error);
+                    let refused = self.fail(Waiting::Subscribe(channel), unreadable(&error));
                     self.tell_refused(refused).await
                 }
             },
             Waiting::Asked(asked) => {
                 match asked {
                     Asked::Unsubscribe { answer, .. } | Asked::Ping { answer: Some(answer) } => tell(answer, Ok(())),
-                    Asked::Publish { answer: caller, .. } => tell(caller, answer.published()),
-                    Asked::History { answer: caller, .. } => tell(caller, answer.history()),
+                    Asked::Publish { answer: caller, .. } => tell(caller, answer.published().map_err(|error| unreadable(&error))),
+                    Asked::History { answer: caller, .. } => tell(caller, answer.history().map_err(|error| unreadable(&error))),
                     Asked::Ping { answer: None } => {}
                 }
                 Ok(())
@@ -546,6 +559,10 @@ fn item_of(channel: &Channel, judged: Judged<EventJson>, received_at: Instant) -
 /// Answers a caller, who may have stopped waiting.
 fn tell<T>(caller: Caller<T>, answer: Result<T, RequestError>) {
     let _ = caller.send(answer);
+}
+
+fn unreadable(error: &FrameError) -> RequestError {
+    RequestError::Unreadable(chain(error))
 }
 
 fn confirm(answer: Option<oneshot::Sender<()>>) {
