@@ -37,7 +37,12 @@ pub(super) async fn run(local: Local, ready_file: &Path, output: Output) -> Outc
         exit = signals.next() => return Ok(exit),
     };
     let outcome = tokio::select! {
-        outcome = serve(&stack, ready_file, wants_demo, once, output) => outcome.map(|()| Exit::Done),
+        outcome = serve(&stack, ready_file, wants_demo, once, output) => match outcome {
+            Ok(()) => Ok(Exit::Done),
+            // Whoever stops reading has not seen the verdict, and 0 would be one.
+            Err(Failure::OutputClosed) if once => Err(Failure::new(Exit::Failed, "the output was closed before the verdict")),
+            Err(failure) => Err(failure),
+        },
         // A signal is the usual end of a stack, but not of a demo that should have come to a verdict.
         exit = signals.next() => Ok(if once { exit } else { Exit::Done }),
     };
