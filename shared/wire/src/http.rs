@@ -125,7 +125,7 @@ pub fn decode_answer(body: &[u8]) -> Result<Result<Vec<Outcome>, Fault>, AnswerE
     match (body.results, body.error) {
         (Some(results), _) => Ok(Ok(results.into_iter().map(ResultBody::outcome).collect::<Result<_, _>>()?)),
         (None, Some(error)) => Ok(Err(error.into())),
-        (None, None) => Err(serde::de::Error::custom("neither results nor error")).map_err(AnswerError),
+        (None, None) => Err(AnswerError(serde::de::Error::custom("neither results nor error"))),
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! | module | protocol |
 //! |---|---|
+//! | [`bearer`] | bearer tokens in headers and lists of subprotocols |
 //! | [`cloudevents`] | CloudEvents 1.0.2 in its JSON event format: what the log keeps and every wire sends |
 //! | [`eventbridge`] | Amazon EventBridge's events whose detail names a channel |
 //! | [`fault`] | errors, the same on every wire |
@@ -9,6 +10,7 @@
 //! | [`native`] | the WebSocket protocol `carillon.v1`: frames of the client and of the server |
 //! | [`position`] | positions as JSON and as text |
 
+pub mod bearer;
 pub mod cloudevents;
 pub mod eventbridge;
 pub mod fault;

@@ -10,9 +10,6 @@ use carillon_core::limits::REF_BYTES;
 /// The subprotocol's name in `Sec-WebSocket-Protocol` (RFC 6455 section 11.3.4).
 pub const SUBPROTOCOL: &str = "carillon.v1";
 
-/// What stands before a token in a list of subprotocols, which is where a browser can put one. It is never echoed.
-pub const TOKEN_PREFIX: &str = "bearer.";
-
 /// A frame's `ref`: the client's name for its request, which the reply carries. At most [`REF_BYTES`] bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reference(String);
