@@ -22,6 +22,8 @@ pub(crate) fn start(level: LogLevel, verbose: bool) {
         // What the libraries below say in detail is for their authors.
         .with_default(level.min(LevelFilter::WARN))
         .with_target("carillon", level)
+        // The local stack's DynamoDB warns of every condition that does not hold, which is how conditions are used.
+        .with_target("dynoxide", LevelFilter::ERROR)
         .with_target(FUNCTIONS, LevelFilter::OFF);
     let lines =
         tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal()).with_filter(own);

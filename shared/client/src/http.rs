@@ -117,7 +117,12 @@ impl Publisher {
         if let Some(token) = &self.token {
             request = request.bearer_auth(token.reveal());
         }
-        let body = serde_json::to_vec(messages).expect("messages have string keys and JSON values");
+        // A single message goes without a list, so that an error names its fields without a place.
+        let body = match messages {
+            [message] => serde_json::to_vec(message),
+            messages => serde_json::to_vec(messages),
+        };
+        let body = body.expect("messages have string keys and JSON values");
         let response = request.body(body).send().await.map_err(|error| {
             let error = error.without_url();
             if error.is_connect() { PublishError::Unreachable(error) } else { PublishError::NoAnswer(error) }

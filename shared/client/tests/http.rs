@@ -51,7 +51,7 @@ async fn a_message_is_posted_and_its_result_read() {
         assert!(seen.head.starts_with(target), "{}", seen.head);
         assert!(seen.head.contains("\r\nauthorization: bearer secret\r\n"), "{}", seen.head);
         assert!(seen.head.contains("\r\ncontent-type: application/json\r\n"), "{}", seen.head);
-        assert_eq!(seen.body, json!([{"channel": "orders/42", "id": "a", "data": {"a": 1}}]));
+        assert_eq!(seen.body, json!({"channel": "orders/42", "id": "a", "data": {"a": 1}}));
         let position = Position::new(Epoch(1700), 3);
         let fate = Ok(Placed { position, duplicate: true });
         assert_eq!(answer.expect("published"), [Outcome { channel: "orders/42".to_owned(), id: "a".to_owned(), fate }]);

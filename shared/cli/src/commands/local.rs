@@ -23,6 +23,9 @@ use std::time::Duration;
 /// How long an orderly end may take; what is not at its end then is killed.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// How long the killed functions may take to be gone. The system needs milliseconds; the rest of their output is waited for.
+const KILL_TIMEOUT: Duration = Duration::from_millis(500);
+
 /// How long the stack that an old ready file names may take to accept a connection.
 const STALE_TIMEOUT: Duration = Duration::from_millis(200);
 
@@ -64,7 +67,7 @@ async fn serve(stack: &Stack, ready_file: &Path, wants_demo: bool, once: bool, o
     output.result(|| endpoints_table(ready, ready_file).trim_fmt(), &json)?;
     if wants_demo {
         let bus = stack.template().outputs.get("EventBusName").map_or("default", String::as_str);
-        return demo::run(ready, bus, once, output).await;
+        return demo::run(ready, bus, ready_file, once, output).await;
     }
     output.people("\nCtrl-C ends it.")?;
     std::future::pending().await
@@ -73,7 +76,6 @@ async fn serve(stack: &Stack, ready_file: &Path, wants_demo: bool, once: bool, o
 /// Ends the stack in order, or at once where a signal asks for it.
 async fn shut_down(stack: Stack, signals: &mut Signals, output: Output) -> Exit {
     let functions = stack.functions().clone();
-    let names: Vec<_> = stack.template().functions.iter().map(|function| function.logical_id.clone()).collect();
     let exit = tokio::select! {
         ended = tokio::time::timeout(SHUTDOWN_TIMEOUT, stack.shutdown()) => {
             if ended.is_ok() {
@@ -86,10 +88,8 @@ async fn shut_down(stack: Stack, signals: &mut Signals, output: Output) -> Exit 
         }
         exit = signals.next() => exit,
     };
-    for name in names {
-        // They are the template's own names.
-        let _ = functions.kill_environments(&name);
-    }
+    // Killed and waited for: a process that outlives the stack belongs to nobody.
+    let _ = tokio::time::timeout(KILL_TIMEOUT, functions.shutdown(Duration::ZERO)).await;
     exit
 }
 

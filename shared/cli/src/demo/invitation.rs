@@ -3,9 +3,11 @@
 use super::CHANNEL;
 use carillon_local::stack::Ready;
 use serde_json::json;
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
 
 /// The lines. They hold the token: the stack is on this machine and its token is made for it.
-pub(super) fn text(ready: &Ready, bus: &str) -> String {
+pub(super) fn text(ready: &Ready, bus: &str, ready_file: &Path) -> String {
     let token = ready.token.as_deref().unwrap_or_default();
     let mut text =
         String::from("\nThe subscribers stay. Paste any of these into another terminal; what comes is printed here too.\n");
@@ -29,15 +31,31 @@ pub(super) fn text(ready: &Ready, bus: &str) -> String {
         ready.region,
         quote(&entries.to_string())
     ));
+    let carillon = format!("{} --ready-file {}", this_program(), quote(&absolute(ready_file)));
     text.push_str(&format!(
-        "\n  carillon publish {CHANNEL} --text 'hello from carillon'\n  carillon subscribe {CHANNEL}\n\nCtrl-C ends it.\n"
+        "\n  {carillon} publish {CHANNEL} --text 'hello from carillon'\n  {carillon} subscribe {CHANNEL}\n\nCtrl-C ends it.\n"
     ));
     text + "\n" + &super::header()
 }
 
+/// This program as another terminal finds it: by its path, since cargo puts it where no shell looks.
+fn this_program() -> String {
+    let path = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("carillon"));
+    quote(&path.to_string_lossy()).into_owned()
+}
+
+/// The path from another folder.
+fn absolute(path: &Path) -> String {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).to_string_lossy().into_owned()
+}
+
 /// The text as one word of a POSIX shell.
-fn quote(text: &str) -> String {
-    format!("'{}'", text.replace('\'', r"'\''"))
+fn quote(text: &str) -> Cow<'_, str> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:".contains(&byte);
+    if !text.is_empty() && text.bytes().all(is_plain) {
+        return text.into();
+    }
+    format!("'{}'", text.replace('\'', r"'\''")).into()
 }
 
 #[cfg(test)]
@@ -47,5 +65,7 @@ mod tests {
     #[test]
     fn a_quoted_text_is_one_word() {
         assert_eq!(quote(r#"{"a": "it's"}"#), r#"'{"a": "it'\''s"}'"#);
+        assert_eq!(quote("/home/a b/carillon"), "'/home/a b/carillon'");
+        assert_eq!((&*quote("/opt/carillon"), &*quote("")), ("/opt/carillon", "''"));
     }
 }

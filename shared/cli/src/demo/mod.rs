@@ -19,6 +19,7 @@ use carillon_core::channel::Channel;
 use carillon_local::stack::Ready;
 use serde::Serialize;
 use serde_json::json;
+use std::path::Path;
 use std::time::Duration;
 use subscribers::{Seen, Subscribers, What};
 use tally::Tally;
@@ -37,7 +38,7 @@ const REPEAT_WATCH: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// When a subscriber or the event cannot be brought up; with `once` also where not everybody received the event exactly once.
-pub(crate) async fn run(ready: &Ready, bus: &str, once: bool, output: Output) -> Outcome {
+pub(crate) async fn run(ready: &Ready, bus: &str, ready_file: &Path, once: bool, output: Output) -> Outcome {
     let channel = Channel::parse(CHANNEL).map_err(|error| Failure::new(Exit::Failed, error))?;
     let mut subscribers = Subscribers::connect(ready, &channel).await?;
     let id = uuid::Uuid::new_v4().to_string();
@@ -57,7 +58,7 @@ pub(crate) async fn run(ready: &Ready, bus: &str, once: bool, output: Output) ->
     if !verdict.is_good() {
         output.notice(|| format!("warning: {}", verdict.text()), &verdict);
     }
-    output.people(invitation::text(ready, bus))?;
+    output.people(invitation::text(ready, bus, ready_file))?;
     loop {
         let seen = subscribers.next().await?;
         print(&subscribers, &seen, (&id, put_at), output)?;
