@@ -1,0 +1,199 @@
+//! The examples of docs/protocol.md go through the decoders, and those that Carillon writes through the encoders too.
+
+use carillon_core::channel::Channel;
+use carillon_core::event::EventJson;
+use carillon_core::limits;
+use carillon_core::time::Millis;
+use carillon_wire::cloudevents::{self, Defaults};
+use carillon_wire::native::client::{self, Action};
+use carillon_wire::native::reading::{self, ServerFrame};
+use carillon_wire::native::server::{self, HistoryReply, Reply};
+use carillon_wire::native::{Reference, SUBPROTOCOL};
+use carillon_wire::{bearer, eventbridge, fault, http, position};
+use serde_json::Value;
+use std::collections::BTreeSet;
+
+const DOCUMENT: &str = include_str!("../../../docs/protocol.md");
+
+/// The blocks of one kind, with the line breaks that are there for reading taken out.
+fn examples(kind: &str) -> Vec<String> {
+    let mut blocks = Vec::new();
+    let mut block: Option<String> = None;
+    for line in DOCUMENT.lines() {
+        match (line.strip_prefix("```"), &mut block) {
+            (Some(_), Some(text)) => {
+                blocks.push(std::mem::take(text));
+                block = None;
+            }
+            (Some(info), None) if info == format!("json {kind}") => block = Some(String::new()),
+            // Blocks of other kinds are read to their end as well.
+            (Some(_), None) | (None, None) => {}
+            (None, Some(text)) => text.push_str(line.trim()),
+        }
+    }
+    assert!(!blocks.is_empty(), "the page has examples of the kind {kind}");
+    blocks
+}
+
+fn defaults() -> Defaults<'static> {
+    Defaults::unrepeatable("carillon:test", Millis(0), &|_| "made".to_owned())
+}
+
+/// The reply that `frame` shows, written again by the encoder.
+fn written_again(
+    frame: &str,
+    outcome: &Result<reading::Answer, carillon_core::fault::Fault>,
+    reference: Option<&Reference>,
+) -> String {
+    let answer = match outcome {
+        Ok(answer) => answer,
+        Err(fault) => return server::refusal(reference, fault),
+    };
+    let value: Value = serde_json::from_str(frame).expect("JSON");
+    let Some(channel) = value.get("channel") else { return server::reply(reference, &Reply::Pong) };
+    let channel = &Channel::parse(channel.as_str().expect("a name")).expect("a channel");
+    if let Ok(page) = answer.history() {
+        let page = HistoryReply { channel, epoch: page.epoch, events: &page.events, next: page.next, recovered: page.recovered };
+        return server::reply(reference, &Reply::History(page));
+    }
+    if let Ok(published) = answer.published() {
+        let (position, duplicate) = (published.position, published.duplicate);
+        return server::reply(reference, &Reply::Published { channel, id: &published.id, position, duplicate });
+    }
+    match answer.subscribed() {
+        Ok(subscribed) => {
+            let (position, recovered) = (subscribed.position, subscribed.recovered);
+            server::reply(reference, &Reply::Subscribed { channel, position, recovered })
+        }
+        Err(_) => server::reply(reference, &Reply::Unsubscribed { channel }),
+    }
+}
+
+#[test]
+fn every_action_is_shown_and_every_frame_of_the_client_is_read() {
+    let mut actions = BTreeSet::new();
+    for example in examples("client") {
+        let request = client::decode(&example, &defaults()).unwrap_or_else(|refusal| panic!("{example}: {}", refusal.fault));
+        actions.insert(match request.action {
+            Action::Subscribe { .. } => "subscribe",
+            Action::Unsubscribe { .. } => "unsubscribe",
+            Action::Publish(_) => "publish",
+            Action::History { .. } => "history",
+            Action::Ping => "ping",
+        });
+    }
+    assert_eq!(actions, BTreeSet::from(["subscribe", "unsubscribe", "publish", "history", "ping"]));
+}
+
+#[test]
+fn every_frame_of_the_server_is_shown_as_it_is_written() {
+    let mut kinds = BTreeSet::new();
+    for example in examples("server") {
+        let (kind, again) = match reading::decode(&example).expect(&example) {
+            ServerFrame::Reply { reference, outcome } => {
+                let reference = reference.map(|reference| Reference::try_new(reference).expect("a reference"));
+                ("reply", written_again(&example, &outcome, reference.as_ref()))
+            }
+            ServerFrame::Events { channel, epoch, prev, messages } => {
+                let messages: Vec<(u64, &EventJson)> = messages.iter().map(|(offset, event)| (*offset, event)).collect();
+                let frames = server::events(&channel, epoch, &messages, prev);
+                assert_eq!(frames.len(), 1, "{example}");
+                ("events", frames[0].to_string())
+            }
+            ServerFrame::Gap { channel, after, to } => ("gap", server::gap(&channel, after, to).to_string()),
+            ServerFrame::Bye { code, reconnect } => ("bye", server::bye(code, reconnect).to_string()),
+            other => panic!("{example}: {other:?}"),
+        };
+        assert_eq!(again, example);
+        kinds.insert(kind);
+    }
+    assert_eq!(kinds, BTreeSet::from(["reply", "events", "gap", "bye"]));
+}
+
+#[test]
+fn the_events_inside_frames_are_events() {
+    for example in examples("server") {
+        let ServerFrame::Events { messages, .. } = reading::decode(&example).expect(&example) else { continue };
+        for (_, event) in messages {
+            let read = http::decode_json(event.as_str(), &defaults()).expect(event.as_str());
+            assert_eq!(cloudevents::encode(&read[0]), event.as_str());
+        }
+    }
+    for example in examples("event") {
+        let read = http::decode_json(&example, &defaults()).expect(&example);
+        assert_eq!(cloudevents::encode(&read[0]), example);
+    }
+}
+
+#[test]
+fn what_api_gateway_sends_is_told_apart() {
+    for example in examples("gateway") {
+        assert!(matches!(reading::decode(&example), Ok(ServerFrame::Gateway { .. })), "{example}");
+    }
+}
+
+#[test]
+fn every_http_request_is_read_and_every_answer_is_shown_as_it_is_written() {
+    for example in examples("http request") {
+        let events = http::decode(&[("content-type", "application/json")], example.as_bytes(), &defaults());
+        assert!(events.is_ok(), "{example}: {events:?}");
+    }
+    for example in examples("http answer") {
+        let again = match http::decode_answer(example.as_bytes()).expect(&example) {
+            Ok(outcomes) => http::results(&outcomes),
+            Err(fault) => http::refusal(&fault),
+        };
+        assert_eq!(again.body, example);
+    }
+    for example in examples("eventbridge") {
+        let event = eventbridge::decode(&example, Millis(0)).expect(&example);
+        assert_eq!(event.kind.as_str(), "com.example.order.paid");
+    }
+}
+
+/// A number as the page writes it.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.char_indices() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[test]
+fn the_limits_and_names_on_the_page_are_those_of_the_code() {
+    let bytes = |limit: usize| grouped(limit as u64);
+    for row in [
+        format!(
+            "| a channel | {} segments of {} bytes, {} bytes |",
+            limits::CHANNEL_SEGMENTS,
+            limits::SEGMENT_BYTES,
+            limits::CHANNEL_BYTES
+        ),
+        format!("| an event as CloudEvents JSON | {} bytes, or less", bytes(limits::EVENT_BYTES)),
+        format!("| a frame of the server | {} bytes |", bytes(limits::FRAME_BYTES)),
+        format!(
+            "| `id`, `source`, `type` of an event | {}, {}, {} bytes;",
+            limits::EVENT_ID_BYTES,
+            limits::EVENT_SOURCE_BYTES,
+            limits::EVENT_TYPE_BYTES
+        ),
+        format!("| extension attributes of an event | {} |", limits::EVENT_EXTENSIONS),
+        format!("| `ref` | {} bytes |", limits::REF_BYTES),
+        format!("| subscriptions of a connection | {} |", limits::SUBSCRIPTIONS),
+        format!("| messages of a page of history | {} |", limits::HISTORY_PAGE),
+        format!("| messages of one publish over HTTP, SQS, Invoke | {} |", limits::PUBLISH_BATCH),
+        format!("| the body of `POST /publish` | {} bytes |", bytes(limits::PUBLISH_BYTES)),
+        format!("| an offset | {} |", grouped(position::OFFSET_MAX)),
+        format!("| how long an identity is known | {} hours |", limits::IDENTITY_SECONDS / 3600),
+        format!("at most\n{} bytes, and its wording", bytes(fault::MESSAGE_BYTES)),
+        format!("[\"{SUBPROTOCOL}\", `{}${{token}}`]", bearer::SUBPROTOCOL_PREFIX),
+        format!("`?{}=<token>`", bearer::QUERY_PARAMETER),
+    ] {
+        assert!(DOCUMENT.contains(&row), "the page lacks {row:?}");
+    }
+}
