@@ -7,8 +7,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 use serde::Deserialize;
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 
 use super::DeployedFunction;
 use crate::spec::{CodeSpec, FunctionSpec};
@@ -77,7 +79,8 @@ pub enum BuildError {
 
 /// Builds what cargo has to build, in one call, and checks what is there already.
 ///
-/// `project` is the folder of the workspace. Cargo's messages go to stderr as they come. Dropping the future ends cargo.
+/// `project` is the folder of the workspace. Cargo's messages go to stderr as they come. Dropping the future ends cargo and what
+/// it started.
 ///
 /// # Errors
 /// [`BuildError`], which names the command or the function.
@@ -122,26 +125,57 @@ fn cargo_arguments(binaries: &BTreeSet<&str>, profile: Profile) -> Vec<String> {
     arguments
 }
 
+/// The variables by which cargo tells a program what package it is of (The Cargo Book, "Environment Variables"). A cargo that is
+/// called by such a program must not see them: build scripts that look at them, such as that of ring, would find them changed, and
+/// everything above would be built anew at every turn.
+pub fn package_variables() -> impl Iterator<Item = OsString> {
+    const PREFIXES: [&str; 3] = ["CARGO_PKG_", "CARGO_MANIFEST_", "OUT_DIR"];
+    let names = std::env::vars_os().map(|(name, _)| name);
+    names.filter(|name| name.to_str().is_some_and(|name| PREFIXES.iter().any(|prefix| name.starts_with(prefix))))
+}
+
 /// Runs cargo and returns the executables by their binaries' names.
 async fn run_cargo(project: &Path, arguments: &[String], command: &str) -> Result<HashMap<String, PathBuf>, BuildError> {
     // Cargo sets this for what it runs, so that a nested call is the same cargo.
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
-    let output = Command::new(cargo)
-        .args(arguments)
-        .current_dir(project)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::inherit())
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(|source| BuildError::Start { command: command.to_owned(), source })?
-        .wait_with_output()
-        .await
-        .map_err(|source| BuildError::Start { command: command.to_owned(), source })?;
+    let mut cargo = Command::new(cargo);
+    for variable in package_variables() {
+        cargo.env_remove(variable);
+    }
+    cargo.args(arguments).current_dir(project).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+    let not_started = |source| BuildError::Start { command: command.to_owned(), source };
+    let child = cargo.process_group(0).kill_on_drop(true).spawn().map_err(not_started)?;
+    let group = Group::of(&child);
+    let output = child.wait_with_output().await.map_err(not_started)?;
+    group.is_over();
     if !output.status.success() {
         return Err(BuildError::Failed { command: command.to_owned(), status: output.status });
     }
     Ok(executables_in(&output.stdout))
+}
+
+/// Cargo and what it started: compilers and build scripts, which would run on for minutes after cargo alone was killed.
+struct Group(Option<Pid>);
+
+impl Group {
+    /// The group that the child leads.
+    fn of(child: &Child) -> Self {
+        Self(child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw))
+    }
+
+    /// Cargo was waited for: its id may be somebody else's from now on.
+    fn is_over(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(group) = self.0 {
+            // An error says that nobody of the group is left.
+            let _ = killpg(group, Signal::SIGKILL);
+        }
+    }
 }
 
 /// One line of cargo's JSON; other lines have other reasons.
