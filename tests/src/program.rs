@@ -7,17 +7,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
-use tokio::io::{AsyncBufReadExt, BufReader, Lines};
-use tokio::process::{Child, ChildStdout, Command};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
-use crate::wait::within;
+use crate::wait::{PAUSE, patience, within};
 
 /// A running program. Dropping it kills it.
 #[derive(Debug)]
 pub struct Program {
     name: String,
     child: Child,
+    /// Where the test types to it.
+    input: Option<ChildStdin>,
     lines: Lines<BufReader<ChildStdout>>,
     said: Arc<Mutex<Said>>,
     errors: JoinHandle<()>,
@@ -48,9 +51,23 @@ impl Program {
     /// When it does not start.
     #[must_use]
     pub fn start(name: impl Into<String>, command: &mut Command) -> Self {
+        Self::start_reading(name, command, Stdio::null())
+    }
+
+    /// Starts a program that reads what the test [types](Program::type_line).
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn start_with_input(name: impl Into<String>, command: &mut Command) -> Self {
+        Self::start_reading(name, command, Stdio::piped())
+    }
+
+    fn start_reading(name: impl Into<String>, command: &mut Command, input: Stdio) -> Self {
         let name = name.into();
-        let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        let command = command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{name} does not start: {error}"));
+        let input = child.stdin.take();
         let lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
         let mut error_lines = BufReader::new(child.stderr.take().expect("it is piped")).lines();
         let said = Arc::new(Mutex::new(Said::default()));
@@ -64,7 +81,41 @@ impl Program {
                 }
             }
         });
-        Self { name, child, lines, said, errors }
+        Self { name, child, input, lines, said, errors }
+    }
+
+    /// Types a line.
+    ///
+    /// # Panics
+    /// When it was started without input, or reads no more.
+    pub async fn type_line(&mut self, line: &str) {
+        let input = self.input.as_mut().unwrap_or_else(|| panic!("{} has no input", self.name));
+        if let Err(error) = input.write_all(format!("{line}\n").as_bytes()).await {
+            self.fail(&format!("it does not read: {error}")).await;
+        }
+    }
+
+    /// Ends its input.
+    pub fn end_input(&mut self) {
+        self.input = None;
+    }
+
+    /// Waits until it has written a line with this text to standard error, and gives the line.
+    ///
+    /// # Panics
+    /// When none comes within the patience, or the program ends before.
+    pub async fn error_line(&mut self, text: &str) -> String {
+        let give_up = Instant::now() + patience();
+        loop {
+            // Before the look: what it wrote before its end is there when the reader is at the end.
+            let is_over = self.errors.is_finished();
+            let found = self.said().errors.lines().find(|line| line.contains(text)).map(str::to_owned);
+            match found {
+                Some(line) => return line,
+                None if is_over || Instant::now() >= give_up => self.fail(&format!("it did not say {text:?}")).await,
+                None => tokio::time::sleep(PAUSE).await,
+            }
+        }
     }
 
     /// The next line of standard output.
@@ -72,7 +123,7 @@ impl Program {
     /// # Panics
     /// When none comes within the patience, or the output ends.
     pub async fn line(&mut self) -> String {
-        let next = tokio::time::timeout(crate::wait::patience(), self.lines.next_line()).await;
+        let next = tokio::time::timeout(patience(), self.lines.next_line()).await;
         match next {
             Ok(Ok(Some(line))) => {
                 self.said().lines.push(line.clone());
@@ -80,7 +131,7 @@ impl Program {
             }
             Ok(Ok(None)) => self.fail("its output ended").await,
             Ok(Err(error)) => self.fail(&format!("its output cannot be read: {error}")).await,
-            Err(_) => self.fail(&format!("no line came within {:?}", crate::wait::patience())).await,
+            Err(_) => self.fail(&format!("no line came within {:?}", patience())).await,
         }
     }
 
@@ -110,16 +161,14 @@ impl Program {
     /// # Panics
     /// When it does not end within the patience.
     pub async fn ended(mut self) -> Ended {
-        let rest = tokio::time::timeout(crate::wait::patience(), async {
+        let rest = tokio::time::timeout(patience(), async {
             let mut rest = Vec::new();
             while let Ok(Some(line)) = self.lines.next_line().await {
                 rest.push(line);
             }
             (rest, self.child.wait().await)
         });
-        let Ok((lines, status)) = rest.await else {
-            self.fail(&format!("it did not end within {:?}", crate::wait::patience())).await
-        };
+        let Ok((lines, status)) = rest.await else { self.fail(&format!("it did not end within {:?}", patience())).await };
         within("the end of its standard error", &mut self.errors).await.expect("the reader does not panic");
         let errors = std::mem::take(&mut self.said().errors);
         Ended { status: status.expect("it was not waited for before"), lines, errors }
@@ -188,6 +237,23 @@ mod tests {
     #[should_panic(expected = "its output ended")]
     async fn a_line_that_does_not_come_is_told() {
         let _ = shell("exit 0").line().await;
+    }
+
+    #[tokio::test]
+    async fn what_is_typed_is_read_until_the_end_of_the_input() {
+        let mut command = Command::new("sh");
+        let mut program = Program::start_with_input("a script", command.args(["-c", "cat; echo bye >&2"]));
+        program.type_line("hello").await;
+        assert_eq!(program.line().await, "hello");
+        program.end_input();
+        assert_eq!(program.error_line("by").await, "bye");
+        assert!(program.ended().await.status.success());
+    }
+
+    #[tokio::test]
+    #[should_panic(expected = "it did not say")]
+    async fn an_error_line_that_does_not_come_is_told() {
+        shell("echo something else >&2").error_line("this").await;
     }
 
     #[tokio::test]

@@ -13,7 +13,7 @@ const DEFAULT_PATIENCE: Duration = Duration::from_secs(30);
 pub const PATIENCE_VARIABLE: &str = "CARILLON_TEST_PATIENCE";
 
 /// The pause between two looks at a condition.
-const PAUSE: Duration = Duration::from_millis(10);
+pub(crate) const PAUSE: Duration = Duration::from_millis(10);
 
 /// How long anything may take.
 ///

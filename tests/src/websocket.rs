@@ -134,6 +134,14 @@ impl Socket {
     /// When no reply comes within the patience.
     pub async fn ask_raw(&mut self, text: impl Into<String>) -> Value {
         self.send(text).await;
+        self.next_reply().await
+    }
+
+    /// The next reply, whatever it replies to.
+    ///
+    /// # Panics
+    /// When none comes within the patience.
+    pub async fn next_reply(&mut self) -> Value {
         self.reply(|_| true).await
     }
 
