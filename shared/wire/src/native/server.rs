@@ -1,7 +1,7 @@
 //! The server's frames of the native WebSocket protocol (`carillon.v1`). Specified in docs/protocol.md.
 //!
 //! Events, gaps and goodbyes go out by @connections, replies by route response. No frame is over
-//! [`FRAME_BYTES`](carillon_core::limits::FRAME_BYTES).
+//! [`FRAME_BYTES`].
 
 use crate::fault;
 use crate::json::{ObjectWriter, quote};
