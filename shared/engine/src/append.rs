@@ -75,9 +75,8 @@ impl<S: Store, Q: Queue, C: Clock> Engine<S, Q, C> {
         deadline: Option<Millis>,
     ) -> Result<Vec<Appended>, Fault> {
         let began = self.clock.now();
-        let give_up = deadline.map_or(began.plus(GIVE_UP_MS), |end| {
-            Millis(end.0.saturating_sub(BEFORE_DEADLINE_MS)).min(began.plus(GIVE_UP_MS))
-        });
+        let give_up = deadline
+            .map_or(began.plus(GIVE_UP_MS), |end| Millis(end.0.saturating_sub(BEFORE_DEADLINE_MS)).min(began.plus(GIVE_UP_MS)));
         let attempt = self.random.name();
         let mut appended: Vec<Option<Appended>> = vec![None; messages.len()];
         let mut pending: Vec<(usize, NewMessage)> = messages.into_iter().enumerate().collect();

@@ -210,10 +210,10 @@ impl<S: Store, Q: Queue, P: Posts, C: Clock> Drain<S, Q, P, C> {
                     Released::Changed => {}
                 }
             }
-            if let Some(end) = end {
-                if !self.store.advance(hold.key, hold.owner, end).await? {
-                    return self.lost(hold);
-                }
+            if let Some(end) = end
+                && !self.store.advance(hold.key, hold.owner, end).await?
+            {
+                return self.lost(hold);
             }
             if self.clock.now() >= hold.stop_at {
                 return self.stop(hold, wakeup).await;
@@ -344,13 +344,7 @@ impl<S: Store, Q: Queue, P: Posts, C: Clock> Drain<S, Q, P, C> {
     }
 
     /// D3: one row of a round. `frames` is what it gets of the window.
-    async fn serve(
-        &self,
-        hold: &Hold<'_>,
-        round: &Round,
-        row: &Subscription,
-        frames: &[Arc<str>],
-    ) -> Answer<Served> {
+    async fn serve(&self, hold: &Hold<'_>, round: &Round, row: &Subscription, frames: &[Arc<str>]) -> Answer<Served> {
         if row.state == SubscriptionState::Live {
             return self.post_or_remove(row, frames).await.map(|_| Served::Done);
         }
@@ -381,8 +375,7 @@ impl<S: Store, Q: Queue, P: Posts, C: Clock> Drain<S, Q, P, C> {
         let (key, start, now) = (&row.key, round.start, self.clock.now());
         let upto = |epoch: Epoch| (epoch == start.epoch).then_some(start.offset);
         let mut epoch = from.epoch;
-        let mut window =
-            self.store.read(&key.channel, epoch, from.offset, upto(epoch), WINDOW_MESSAGES, now).await?;
+        let mut window = self.store.read(&key.channel, epoch, from.offset, upto(epoch), WINDOW_MESSAGES, now).await?;
         if window.messages.is_empty() && epoch < start.epoch {
             epoch = start.epoch;
             window = self.store.read(&key.channel, epoch, 0, upto(epoch), WINDOW_MESSAGES, now).await?;

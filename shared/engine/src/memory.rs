@@ -347,10 +347,10 @@ impl Log for Memory {
                     tables.markers.insert(marker(identity), (Position::new(entry.epoch, offset), entry.markers_exp));
                 }
             }
-            if entry.starts {
-                if let Some(head) = tables.live_head(&entry.channel, now) {
-                    head.started = true;
-                }
+            if entry.starts
+                && let Some(head) = tables.live_head(&entry.channel, now)
+            {
+                head.started = true;
             }
             let stored = Entry {
                 events: entry.messages.iter().map(|message| message.event.clone()).collect(),
@@ -524,13 +524,7 @@ impl Leases for Memory {
         .await
     }
 
-    async fn release(
-        &self,
-        key: &ShardKey,
-        owner: &str,
-        cursor: Option<Position>,
-        generation: Option<u64>,
-    ) -> Answer<Released> {
+    async fn release(&self, key: &ShardKey, owner: &str, cursor: Option<Position>, generation: Option<u64>) -> Answer<Released> {
         self.call("release", |tables| {
             let Some(row) = tables.held(key, owner) else { return Released::Lost };
             if let Some(generation) = generation {
@@ -611,10 +605,8 @@ impl Subscriptions for Memory {
     async fn unsubscribe(&self, key: &ShardKey, connection: &ConnectionId, rid: &str) -> Answer<bool> {
         self.call("unsubscribe", |tables| {
             let found = tables.subscription(key, connection, rid).is_some();
-            if found {
-                if let Some(rows) = tables.subscriptions.get_mut(key) {
-                    rows.remove(connection);
-                }
+            if found && let Some(rows) = tables.subscriptions.get_mut(key) {
+                rows.remove(connection);
             }
             found
         })

@@ -135,20 +135,10 @@ pub trait Subscriptions {
     ) -> impl Future<Output = Answer<(Vec<Subscription>, bool)>> + Send;
 
     /// Moves a subscription on condition of its `rid`. `false`: it is another one now, or gone.
-    fn move_to(
-        &self,
-        row: &Subscription,
-        from: Position,
-        state: SubscriptionState,
-    ) -> impl Future<Output = Answer<bool>> + Send;
+    fn move_to(&self, row: &Subscription, from: Position, state: SubscriptionState) -> impl Future<Output = Answer<bool>> + Send;
 
     /// Deletes a subscription on condition of its `rid`. `false`: it is another one now, or gone.
-    fn unsubscribe(
-        &self,
-        key: &ShardKey,
-        connection: &ConnectionId,
-        rid: &str,
-    ) -> impl Future<Output = Answer<bool>> + Send;
+    fn unsubscribe(&self, key: &ShardKey, connection: &ConnectionId, rid: &str) -> impl Future<Output = Answer<bool>> + Send;
 }
 
 /// The connections and what they listen to.
@@ -157,7 +147,11 @@ pub trait Connections {
     fn connect(&self, connection: &Connection) -> impl Future<Output = Answer<()>> + Send;
 
     /// A connection and its inverse rows, in one query. Inverse rows can outlive their connection.
-    fn connection(&self, id: &ConnectionId, now: Millis) -> impl Future<Output = Answer<(Option<Connection>, Vec<Inverse>)>> + Send;
+    fn connection(
+        &self,
+        id: &ConnectionId,
+        now: Millis,
+    ) -> impl Future<Output = Answer<(Option<Connection>, Vec<Inverse>)>> + Send;
 
     /// Writes an inverse row; without `replace` only where none is there, and then answers with the one that stays.
     fn link(&self, link: &Link, replace: bool, now: Millis) -> impl Future<Output = Answer<Option<Inverse>>> + Send;

@@ -49,8 +49,11 @@ impl<S: Store, Q: Queue, C: Clock> Engine<S, Q, C> {
     pub async fn publish(&self, events: Vec<Event>, deadline: Option<Millis>) -> Vec<Fate> {
         let mut fates: Vec<Option<Fate>> = vec![None; events.len()];
         let groups = self.group(events, &mut fates).await;
-        let done: Vec<_> =
-            stream::iter(groups).map(|group| self.publish_group(group, deadline)).buffer_unordered(PARALLEL_CHANNELS).collect().await;
+        let done: Vec<_> = stream::iter(groups)
+            .map(|group| self.publish_group(group, deadline))
+            .buffer_unordered(PARALLEL_CHANNELS)
+            .collect()
+            .await;
         let wakeups: Vec<Wakeup> = done.iter().flat_map(|(_, wakeups)| wakeups.iter().cloned()).collect();
         // I11: nobody listens, no call.
         let sent = if wakeups.is_empty() { Ok(()) } else { self.queue.send(&wakeups).await.map_err(unavailable) };

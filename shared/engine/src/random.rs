@@ -21,7 +21,7 @@ impl Random {
 
     /// A name that nobody else has: 128 random bits in hexadecimal digits.
     pub(crate) fn name(&self) -> String {
-        format!("{:032x}", self.draw(|source| source.random::<u128>()))
+        format!("{:032x}", self.draw(Rng::random::<u128>))
     }
 
     /// Waits for a random part of `most`, so that those who met do not meet again.

@@ -2,9 +2,7 @@
 
 use crate::engine::{CONFLICT_JITTER, Engine, connection_exp, is_due, life, unavailable};
 use crate::ports::{Answer, Clock, Queue, Store};
-use crate::rows::{
-    Connection, Head, Inverse, Link, ListOutcome, PutOutcome, ShardKey, Subscription, SubscriptionState, Tail,
-};
+use crate::rows::{Connection, Head, Inverse, Link, ListOutcome, PutOutcome, ShardKey, Subscription, SubscriptionState, Tail};
 use crate::wakeup::Wakeup;
 use carillon_core::channel::Channel;
 use carillon_core::connection::ConnectionId;
@@ -153,9 +151,10 @@ impl<S: Store, Q: Queue, C: Clock> Engine<S, Q, C> {
     async fn is_there(&self, channel: &Channel, position: Position) -> Answer<bool> {
         let now = self.clock.now();
         let window = self.store.read(channel, position.epoch, position.offset, None, 1, now).await?;
-        Ok(window.messages.first().is_some_and(|first| {
-            first.offset == position.offset + 1 && first.exp > now.seconds().plus(NEEDED_SECONDS)
-        }))
+        Ok(window
+            .messages
+            .first()
+            .is_some_and(|first| first.offset == position.offset + 1 && first.exp > now.seconds().plus(NEEDED_SECONDS)))
     }
 
     /// S1: the inverse row, then the subscription. A subscription that is there keeps its shard for ever, and its row unless a
@@ -227,8 +226,7 @@ impl<S: Store, Q: Queue, C: Clock> Engine<S, Q, C> {
                     let now = self.clock.now();
                     let shard = self.store.shard(key, now).await?;
                     let head = self.store.head(&key.channel, now).await?;
-                    listed = shard.is_some_and(|shard| shard.listed)
-                        && head.is_some_and(|head| head.listed.contains(&key.shard));
+                    listed = shard.is_some_and(|shard| shard.listed) && head.is_some_and(|head| head.listed.contains(&key.shard));
                 }
             }
         }

@@ -147,7 +147,7 @@ async fn run_cargo(project: &Path, arguments: &[String], command: &str) -> Resul
     let child = cargo.process_group(0).kill_on_drop(true).spawn().map_err(not_started)?;
     let group = Group::of(&child);
     let output = child.wait_with_output().await.map_err(not_started)?;
-    group.is_over();
+    group.disarm();
     if !output.status.success() {
         return Err(BuildError::Failed { command: command.to_owned(), status: output.status });
     }
@@ -164,7 +164,7 @@ impl Group {
     }
 
     /// Cargo was waited for: its id may be somebody else's from now on.
-    fn is_over(mut self) {
+    fn disarm(mut self) {
         self.0 = None;
     }
 }
