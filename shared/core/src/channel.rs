@@ -151,7 +151,7 @@ mod tests {
     #[track_caller]
     fn check(text: &str, expected: Result<&str, &str>) {
         let found = Channel::parse(text).map_err(|error| error.to_string());
-        assert_eq!(found.as_ref().map(super::Channel::as_str).map_err(String::as_str), expected);
+        assert_eq!(found.as_ref().map(Channel::as_str).map_err(String::as_str), expected);
     }
 
     #[test]
