@@ -12,8 +12,8 @@
 //! | `exit`, `abort`, `panic`, `error` | fails in that way |
 //! | `stream` | streams `chunks`; waits for `gate` after the first; at the end creates `done`, or exits where `exit` is set |
 //!
-//! The event of a function URL carries that in its body; one without a body is answered with itself. The variable
-//! `PROBE_START` makes the start fail (`exit`, `error`) or the process deaf to SIGTERM (`deaf`).
+//! The event of a function URL carries that in its body, one of SQS in that of its first message; one of a function URL without a
+//! body is answered with itself. The variable `PROBE_START` makes the start fail (`exit`, `error`) or the process deaf to SIGTERM (`deaf`).
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -97,8 +97,12 @@ async fn handle(event: LambdaEvent<Value>) -> Result<FunctionResponse<Value, Chu
     Ok(FunctionResponse::BufferedResponse(answer))
 }
 
-/// The payload itself, or what the body of a function URL's event holds.
+/// The payload itself, or what the body of a function URL's event or of an SQS message holds.
 fn command(payload: &Value) -> Result<Option<Value>, Error> {
+    let message = payload["Records"][0]["body"].as_str();
+    if let Some(command) = message.and_then(|body| serde_json::from_str(body).ok()) {
+        return Ok(Some(command));
+    }
     if payload.get("requestContext").is_none() {
         return Ok(Some(payload.clone()));
     }

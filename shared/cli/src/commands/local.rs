@@ -7,6 +7,7 @@ use crate::exit::Exit;
 use crate::failure::{Failure, Outcome};
 use crate::output::Output;
 use crate::signals::Signals;
+use carillon_local::dynamodb::DynamoDbError;
 use carillon_local::stack::{Ports, Progress, Ready, Stack, StackError, StackOptions};
 use carillon_local::template::Unknown;
 use comfy_table::Table;
@@ -199,13 +200,19 @@ fn remove_stale(path: &Path) {
 }
 
 fn failure(error: StackError) -> Failure {
-    let exit = match &error {
-        StackError::Template(_) | StackError::NoPort { .. } => Exit::Usage,
-        _ => Exit::Failed,
-    };
+    // What the services refuse of a template is its mistake as well.
+    let is_of_template = matches!(
+        error,
+        StackError::Template(_)
+            | StackError::Rule(_)
+            | StackError::EventSource(_)
+            | StackError::RouteSelection { .. }
+            | StackError::DynamoDb(DynamoDbError::Table { .. })
+    );
+    let exit = if is_of_template || matches!(error, StackError::NoPort { .. }) { Exit::Usage } else { Exit::Failed };
     let hint = match &error {
         StackError::PortBusy { .. } => Some("is another `carillon local` running?"),
-        StackError::Template(_) => Some("--template names the SAM template, --parameter NAME=VALUE sets one of its parameters"),
+        _ if is_of_template => Some("--template names the SAM template, --parameter NAME=VALUE sets one of its parameters"),
         _ => None,
     };
     let failure = Failure::new(exit, error);
