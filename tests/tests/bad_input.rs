@@ -11,6 +11,10 @@ use tokio_tungstenite::tungstenite::Message;
 /// API Gateway's limit on a message (Amazon API Gateway Developer Guide, "Quotas for configuring and running a WebSocket API").
 const MESSAGE_BYTES: usize = 128 * 1024;
 
+/// Where a resume stays that found the lease held (D1), until its visibility of 30 s ends. The holder has served it long before, so
+/// only one of the tests that come back waits for it.
+const HELD_RESUME: &str = "WakeupQueue";
+
 /// A client that does what it should not, and its subscription, by which it proves that it still works.
 struct Client<'stack> {
     stack: &'stack TestStack,
@@ -219,7 +223,8 @@ async fn a_binary_frame_closes_with_1003_and_nothing_is_lost() {
 
 #[tokio::test]
 async fn a_frame_over_32_kb_closes_with_1009_and_nothing_is_lost() {
-    let stack = TestStack::start().await;
+    let mut stack = TestStack::start().await;
+    stack.allow(HELD_RESUME);
     let mut client = Client::connect(&stack, "bad/frame-size").await;
     // The largest frame is only a bad request.
     client.is_refused("x".repeat(FRAME_BYTES), None, "bad_request", "frame: is not JSON").await;
@@ -231,7 +236,8 @@ async fn a_frame_over_32_kb_closes_with_1009_and_nothing_is_lost() {
 
 #[tokio::test]
 async fn a_message_over_128_kb_closes_with_1009_and_nothing_is_lost() {
-    let stack = TestStack::start().await;
+    let mut stack = TestStack::start().await;
+    stack.allow(HELD_RESUME);
     let mut client = Client::connect(&stack, "bad/message-size").await;
     // The largest message, in frames that API Gateway takes, is only a bad request.
     client.socket.send_in_frames(&"x".repeat(MESSAGE_BYTES), FRAME_BYTES).await;
