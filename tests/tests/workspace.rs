@@ -28,7 +28,7 @@ const FUNCTION: &[&str] = &["carillon-core", "carillon-wire", "carillon-engine",
 /// This crate, which may stand on every other.
 const TESTS: &str = "carillon-tests";
 
-/// The crates that talk to AWS: the adapters, and the command line, which changes tables of deployed stacks.
+/// The crates that talk to AWS: the adapters, and the command, whose demo puts an event as an application does.
 const MAY_USE_THE_SDK: [&str; 3] = ["carillon-aws", "carillon", TESTS];
 
 /// What runs in an AWS account, where nothing is local.

@@ -15,7 +15,7 @@ pub(super) const RULE: &str = "AWS::Events::Rule";
 /// What a resource of this kind does locally, where it does nothing: `(meaning, harmless)`.
 pub(super) fn meaning(kind: &str) -> (&'static str, bool) {
     const PERMISSIONS: &str = "has no effect locally: nothing is denied here, so a missing permission shows only on AWS";
-    const OBSERVING: &str = "has no effect locally: logs go to the stack's log folder, and there are no metrics or alarms";
+    const OBSERVING: &str = "has no effect locally: --verbose shows what functions log, and there are no metrics or alarms";
     const LIFE_CYCLE: &str = "has no effect locally: the newest code always runs";
     if kind.starts_with("AWS::IAM::") || kind.starts_with("AWS::KMS::") {
         return (PERMISSIONS, true);

@@ -59,7 +59,7 @@ pub(super) const READ_BUFFER_BYTES: usize = 2 * 1024;
 pub struct TimeLimits {
     /// How long a connection may stay without a frame in either direction; then it is closed with 1001. Pings and pongs count.
     pub idle: Duration,
-    /// How long a connection may live; then it is closed with 1001.
+    /// How long a connection may live; then it is closed with 1001 here. AWS does not document its code.
     pub connection: Duration,
     /// How long a function may take to answer; then the client gets "Endpoint request timed out".
     pub integration: Duration,
