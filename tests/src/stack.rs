@@ -172,6 +172,12 @@ impl TestStack {
         counts.visible + counts.in_flight + counts.delayed
     }
 
+    /// The command lines of the stack's processes.
+    #[must_use]
+    pub fn processes(&self) -> Vec<String> {
+        processes::of_folder(self.folder.path())
+    }
+
     /// Says that this test means to leave something behind: messages in a queue, or a function that reported an error, by its
     /// logical id.
     pub fn allow(&mut self, logical_id: &str) {
@@ -192,7 +198,7 @@ impl TestStack {
         stack.shutdown().await;
         let took = begun.elapsed();
         assert!(took < SHUTDOWN, "the end took {took:?}, over {SHUTDOWN:?}");
-        let left = processes::of_folder(self.folder.path());
+        let left = self.processes();
         assert!(left.is_empty(), "these processes outlived the stack: {left:?}");
         assert!(!self.ready_file().exists(), "the ready file outlived the stack");
     }

@@ -1,8 +1,11 @@
 //! Bad input: each is answered as AWS or the protocol says, the connection lives where the protocol allows, and nothing is lost.
 
+use std::num::NonZeroU32;
+
 use carillon_core::limits::{EVENT_BYTES, FRAME_BYTES, PUBLISH_BATCH, PUBLISH_BYTES, SUBSCRIPTIONS};
 use carillon_tests::http::{Answer, send};
 use carillon_tests::stack::TestStack;
+use carillon_tests::wait::eventually;
 use carillon_tests::websocket::{Refused, Socket};
 use http::Method;
 use serde_json::{Value, json};
@@ -406,6 +409,37 @@ async fn another_path_or_method_of_the_function_url_is_not_there() {
         assert_eq!(answer.status, 405, "{answer:?}");
         assert_eq!(answer.headers["allow"], "OPTIONS, POST", "RFC 9110 section 15.5.6");
     }
+    client.works().await;
+    stack.shutdown().await;
+}
+
+/// How many times faster than on AWS the pauses between Lambda's tries are here: a minute and two become some 200 ms.
+const TIME_SCALE: NonZeroU32 = NonZeroU32::new(1_000).expect("it is not 0");
+
+#[tokio::test]
+async fn an_eventbridge_event_that_cannot_be_published_ends_where_people_look() {
+    let mut stack = TestStack::start_with(|options| options.time_scale = TIME_SCALE).await;
+    // It fails on purpose, three times.
+    stack.allow("PublishFunction");
+    stack.allow("PublishFailureQueue");
+    let mut client = Client::connect(&stack, "bad/events").await;
+    let id = stack.put_event("shop", "order.placed", &json!({"channel": "not//a channel", "data": "never"})).await;
+    client.works().await;
+    eventually("the record of the failure", || {
+        let length = stack.queue_length("PublishFailureQueue");
+        std::future::ready(if length == 1 { Ok(()) } else { Err(format!("{length} messages")) })
+    })
+    .await;
+    let body = json!({"QueueUrl": stack.resource("PublishFailureQueue")}).to_string();
+    let target = [("x-amz-target", "AmazonSQS.ReceiveMessage")];
+    let answer = send(Method::POST, &stack.ready().aws, &target, body).await.json();
+    let record = answer["Messages"][0]["Body"].as_str().unwrap_or_else(|| panic!("no message: {answer}"));
+    let record: Value = serde_json::from_str(record).expect("it is JSON");
+    assert_eq!(record["requestPayload"]["id"], json!(id), "{record}");
+    assert_eq!(record["requestContext"]["condition"], "RetriesExhausted", "{record}");
+    assert_eq!(record["requestContext"]["approximateInvokeCount"], 3, "{record}");
+    let error = record["responsePayload"]["errorMessage"].as_str().unwrap_or_default();
+    assert!(error.contains("detail.channel: segment 2 is empty"), "{record}");
     client.works().await;
     stack.shutdown().await;
 }
