@@ -1,7 +1,7 @@
 //! Draining shards: the only code that posts to subscribers (D1 to D7, G1).
 
 use crate::engine::{OptionsCache, chain, is_due, life};
-use crate::frames::{self, Stretch};
+use crate::frames::{self, Frame, Stretch};
 use crate::ports::{Answer, Clock, Posts, Queue, Store};
 use crate::rows::{
     Checkpoint, Dialect, Head, Leased, Logged, PostOutcome, Released, Shard, ShardKey, Subscription, SubscriptionState, Window,
@@ -104,20 +104,44 @@ struct Round {
     served: Option<carillon_core::connection::ConnectionId>,
 }
 
+/// What became of a round.
+#[derive(Clone, Copy, Debug, Default)]
+struct RoundEnd {
+    /// The time ran out, or the lease, before every row was served.
+    unfinished: bool,
+    /// A row is to be served again later.
+    again: bool,
+}
+
 /// What became of one subscriber in a round.
 enum Served {
     /// It has everything up to the round's end, or is gone.
     Done,
-    /// The time ran out; its row says how far it is.
+    /// It could not be served now. Its row says how far it is.
+    Later,
+    /// The time ran out. Its row says how far it is.
     Unfinished,
 }
 
 /// What became of posting several frames to one connection.
 enum Posted {
+    /// It has them all.
     All,
-    /// The connection is gone.
+    /// Its row is gone.
+    Removed,
+    /// It does not take them now, and has what is up to here.
+    Later(Position),
+    /// The time ran out, and it has what is up to here.
+    Unfinished(Position),
+}
+
+/// What became of posting one frame after all tries.
+enum Tried {
+    Taken,
     Gone,
-    /// The connection did not take them after all tries.
+    /// The connection is too young to be believed gone (G1).
+    Young,
+    /// The connection did not take it.
     Stuck,
 }
 
@@ -187,6 +211,7 @@ impl<S: Store, Q: Queue, P: Posts, C: Clock> Drain<S, Q, P, C> {
 
     async fn rounds(&self, hold: &Hold<'_>, wakeup: &Wakeup, mut shard: Shard) -> Answer<Ended> {
         self.keep_alive(hold.key, &shard).await?;
+        let mut again = false;
         loop {
             let round = self.plan(hold.key, &shard).await?;
             // D2: the rows after the log. The other way round, a subscriber that came in between would miss what it was
@@ -198,13 +223,17 @@ impl<S: Store, Q: Queue, P: Posts, C: Clock> Drain<S, Q, P, C> {
             }
             let mut more = false;
             if let Some(round) = &round {
-                if !self.serve_all(hold, round, &shard, &rows).await? {
+                let ended = self.serve_all(hold, round, &shard, &rows).await?;
+                if ended.unfinished {
                     return self.stop(hold, wakeup).await;
                 }
+                again |= ended.again;
                 more = round.more;
             }
             if !more {
                 match self.store.release(hold.key, hold.owner, end, Some(shard.generation)).await? {
+                    // Whoever is to be served again is when the wake-up comes back, in half a minute (D7).
+                    Released::Done if again => return Ok(Ended::Failed),
                     Released::Done => return Ok(Ended::Done),
                     Released::Lost => return self.lost(hold),
                     Released::Changed => {}
@@ -291,33 +320,43 @@ impl<S: Store, Q: Queue, P: Posts, C: Clock> Drain<S, Q, P, C> {
         }
     }
 
-    /// D3 and D6: serves every row, in parallel, and writes down how far it has come. `false`: the time ran out, or the lease.
-    async fn serve_all(&self, hold: &Hold<'_>, round: &Round, shard: &Shard, rows: &[Subscription]) -> Answer<bool> {
-        let mut encoded: HashMap<(Position, Dialect), Arc<Vec<Arc<str>>>> = HashMap::new();
+    /// D3 and D6: serves every row, in parallel, and writes down how far it has come.
+    async fn serve_all(&self, hold: &Hold<'_>, round: &Round, shard: &Shard, rows: &[Subscription]) -> Answer<RoundEnd> {
+        let nothing = Arc::new(Vec::new());
+        let mut encoded: HashMap<(Position, Dialect), Arc<Vec<Frame>>> = HashMap::new();
         let mut waiting = rows.iter().enumerate();
         let mut running = FuturesUnordered::new();
         let mut done = vec![false; rows.len()];
         let mut in_order = 0;
         let mut written = self.clock.now();
+        let mut ended = RoundEnd::default();
         loop {
             let stopping = self.clock.now() >= hold.stop_at;
             while !stopping && running.len() < self.options.parallel_posts {
                 let Some((index, row)) = waiting.next() else { break };
-                if row.state == SubscriptionState::Live && round.served.as_ref().is_some_and(|served| row.connection <= *served) {
+                let live = row.state == SubscriptionState::Live;
+                if live && round.served.as_ref().is_some_and(|served| row.connection <= *served) {
                     done[index] = true;
                     continue;
                 }
-                let base = round.start.max(row.from);
-                let frames = encoded
-                    .entry((base, row.dialect))
-                    .or_insert_with(|| Arc::new(round.frames(row.dialect, &row.key, base)))
-                    .clone();
+                // A joining row comes from elsewhere: its frames are its own.
+                let frames = if live {
+                    let base = round.start.max(row.from);
+                    let frames = || Arc::new(round.frames(row.dialect, &row.key, base));
+                    Arc::clone(encoded.entry((base, row.dialect)).or_insert_with(frames))
+                } else {
+                    Arc::clone(&nothing)
+                };
                 running.push(async move { (index, self.serve(hold, round, row, &frames).await) });
             }
             let Some((index, served)) = running.next().await else { break };
-            if let Served::Done = served? {
-                done[index] = true;
+            match served? {
+                Served::Done => {}
+                Served::Later => ended.again = true,
+                Served::Unfinished => ended.unfinished = true,
             }
+            // Whoever has not everything is joining from here on, and no checkpoint passes over those.
+            done[index] = true;
             while done.get(in_order) == Some(&true) {
                 in_order += 1;
             }
@@ -325,17 +364,15 @@ impl<S: Store, Q: Queue, P: Posts, C: Clock> Drain<S, Q, P, C> {
             if in_order > 0 && in_order < rows.len() && now.since(written) >= CHECKPOINT_EVERY_MS {
                 written = now;
                 if !self.write_checkpoint(hold, round, shard, &rows[in_order - 1]).await? {
-                    return Ok(false);
+                    return Ok(RoundEnd { unfinished: true, ..ended });
                 }
             }
         }
-        if done.iter().all(|done| *done) {
-            return Ok(true);
-        }
-        if in_order > 0 {
+        ended.unfinished |= !done.iter().all(|done| *done);
+        if ended.unfinished && in_order > 0 {
             self.write_checkpoint(hold, round, shard, &rows[in_order - 1]).await?;
         }
-        Ok(false)
+        Ok(ended)
     }
 
     async fn write_checkpoint(&self, hold: &Hold<'_>, round: &Round, shard: &Shard, last: &Subscription) -> Answer<bool> {
@@ -343,35 +380,53 @@ impl<S: Store, Q: Queue, P: Posts, C: Clock> Drain<S, Q, P, C> {
         self.store.checkpoint(hold.key, hold.owner, &checkpoint).await
     }
 
-    /// D3: one row of a round. `frames` is what it gets of the window.
-    async fn serve(&self, hold: &Hold<'_>, round: &Round, row: &Subscription, frames: &[Arc<str>]) -> Answer<Served> {
+    /// D3: one row of a round. `frames` is what a live one gets of the window.
+    async fn serve(&self, hold: &Hold<'_>, round: &Round, row: &Subscription, frames: &[Frame]) -> Answer<Served> {
         if row.state == SubscriptionState::Live {
-            return self.post_or_remove(row, frames).await.map(|_| Served::Done);
+            let base = round.start.max(row.from);
+            return match self.post_all(hold, row, base, frames).await? {
+                Posted::All | Posted::Removed => Ok(Served::Done),
+                held_up => self.keep(row, held_up).await,
+            };
         }
         let mut from = row.from;
         while from < round.start {
             if self.clock.now() >= hold.stop_at {
-                self.store.move_to(row, from, SubscriptionState::Joining).await?;
-                return Ok(Served::Unfinished);
+                return self.keep(row, Posted::Unfinished(from)).await;
             }
             let Some((reached, frames)) = self.missed(round, row, from).await? else { break };
-            if !self.post_or_remove(row, &frames).await? {
-                return Ok(Served::Done);
+            match self.post_all(hold, row, from, &frames).await? {
+                Posted::All => from = reached,
+                Posted::Removed => return Ok(Served::Done),
+                held_up => return self.keep(row, held_up).await,
             }
-            from = reached;
         }
-        // Encoded anew: where it comes from decides whether the window's first message carries `prev`, or a gap goes before it.
-        let base = if row.from < round.start { from } else { row.from };
-        let frames = round.frames(row.dialect, &row.key, base);
-        if self.post_or_remove(row, &frames).await? {
-            self.store.move_to(row, round.end.max(row.from), SubscriptionState::Live).await?;
+        // Where it comes from decides whether the window's first message carries `prev`, or a gap goes before it.
+        let frames = round.frames(row.dialect, &row.key, from);
+        match self.post_all(hold, row, from, &frames).await? {
+            Posted::All => {
+                self.store.move_to(row, round.end.max(row.from), SubscriptionState::Live).await?;
+                Ok(Served::Done)
+            }
+            Posted::Removed => Ok(Served::Done),
+            held_up => self.keep(row, held_up).await,
         }
-        Ok(Served::Done)
+    }
+
+    /// Keeps a row that has not everything, from where it is.
+    async fn keep(&self, row: &Subscription, held_up: Posted) -> Answer<Served> {
+        let (at, served) = match held_up {
+            Posted::Later(at) => (at, Served::Later),
+            Posted::Unfinished(at) => (at, Served::Unfinished),
+            Posted::All | Posted::Removed => return Ok(Served::Done),
+        };
+        self.store.move_to(row, at, SubscriptionState::Joining).await?;
+        Ok(served)
     }
 
     /// The next part of what a joining row missed between `from` and the round's window: where it ends, and its frames.
     /// None: the log holds nothing of it.
-    async fn missed(&self, round: &Round, row: &Subscription, from: Position) -> Answer<Option<(Position, Vec<Arc<str>>)>> {
+    async fn missed(&self, round: &Round, row: &Subscription, from: Position) -> Answer<Option<(Position, Vec<Frame>)>> {
         let (key, start, now) = (&row.key, round.start, self.clock.now());
         let upto = |epoch: Epoch| (epoch == start.epoch).then_some(start.offset);
         let mut epoch = from.epoch;
@@ -386,43 +441,59 @@ impl<S: Store, Q: Queue, P: Posts, C: Clock> Drain<S, Q, P, C> {
         Ok(Some((reached, frames::encode(row.dialect, &key.channel, &round.head, from, stretch))))
     }
 
-    /// Posts frames in order. A row whose connection is gone goes; a connection that does not take its frames is told `bye` and
-    /// closed, so that it comes back and resumes. `false`: the row is gone.
-    async fn post_or_remove(&self, row: &Subscription, frames: &[Arc<str>]) -> Answer<bool> {
-        match self.post_all(row, frames).await? {
-            Posted::All => return Ok(true),
-            Posted::Gone => {
-                tracing::debug!(shard.key = %row.key, "a connection is gone, and so is its subscription");
-            }
-            Posted::Stuck => {
-                tracing::warn!(shard.key = %row.key, "a connection does not take its frames and is closed");
-                let bye = server::bye(ErrorCode::RateLimited, true);
-                let _ = self.posts.post(&row.connection, &bye).await?;
-                self.posts.close(&row.connection).await?;
-            }
-        }
-        self.store.unsubscribe(&row.key, &row.connection, &row.rid).await?;
-        self.store.unlink(&row.connection, &row.key.channel, &row.rid).await?;
-        Ok(false)
-    }
-
-    async fn post_all(&self, row: &Subscription, frames: &[Arc<str>]) -> Answer<Posted> {
+    /// Posts frames in order to a connection that has everything up to `from`. A row whose connection is gone goes; a connection
+    /// that does not take its frames is told `bye` and closed, so that it comes back and resumes.
+    async fn post_all(&self, hold: &Hold<'_>, row: &Subscription, from: Position, frames: &[Frame]) -> Answer<Posted> {
+        let mut at = from;
         for frame in frames {
-            let mut waits = POST_AGAIN_AFTER.into_iter();
-            loop {
-                match self.posts.post(&row.connection, frame).await? {
-                    PostOutcome::Taken => break,
-                    // G1: a young connection is not believed to be gone.
-                    PostOutcome::Gone if self.clock.now().since(row.connected_at) >= YOUNG_MS => return Ok(Posted::Gone),
-                    PostOutcome::Gone | PostOutcome::Throttled => {}
+            if self.clock.now() >= hold.stop_at {
+                return Ok(Posted::Unfinished(at));
+            }
+            match self.post(hold, row, frame).await? {
+                Tried::Taken => at = frame.end,
+                Tried::Young => return Ok(Posted::Later(at)),
+                Tried::Gone => {
+                    tracing::debug!(shard.key = %row.key, "a connection is gone, and so is its subscription");
+                    return self.remove(row).await;
                 }
-                match waits.next() {
-                    Some(wait) => tokio::time::sleep(wait).await,
-                    None => return Ok(Posted::Stuck),
+                Tried::Stuck if self.clock.now() >= hold.stop_at => return Ok(Posted::Unfinished(at)),
+                Tried::Stuck => {
+                    tracing::warn!(shard.key = %row.key, "a connection does not take its frames and is closed");
+                    let bye = server::bye(ErrorCode::RateLimited, true);
+                    // Told or not, it is closed; and only one that is closed is forgotten, or it would wait for ever.
+                    let _ = self.posts.post(&row.connection, &bye).await;
+                    if let Err(error) = self.posts.close(&row.connection).await {
+                        tracing::warn!(shard.key = %row.key, error.chain = chain(&error), "the connection could not be closed");
+                        return Ok(Posted::Later(at));
+                    }
+                    return self.remove(row).await;
                 }
             }
         }
         Ok(Posted::All)
+    }
+
+    async fn post(&self, hold: &Hold<'_>, row: &Subscription, frame: &Frame) -> Answer<Tried> {
+        let mut waits = POST_AGAIN_AFTER.into_iter();
+        loop {
+            let failed = match self.posts.post(&row.connection, &frame.text).await? {
+                PostOutcome::Taken => return Ok(Tried::Taken),
+                // G1: a young connection is not believed to be gone.
+                PostOutcome::Gone if self.clock.now().since(row.connected_at) >= YOUNG_MS => return Ok(Tried::Gone),
+                PostOutcome::Gone => Tried::Young,
+                PostOutcome::Throttled => Tried::Stuck,
+            };
+            match waits.next().filter(|_| self.clock.now() < hold.stop_at) {
+                Some(wait) => tokio::time::sleep(wait).await,
+                None => return Ok(failed),
+            }
+        }
+    }
+
+    async fn remove(&self, row: &Subscription) -> Answer<Posted> {
+        self.store.unsubscribe(&row.key, &row.connection, &row.rid).await?;
+        self.store.unlink(&row.connection, &row.key.channel, &row.rid).await?;
+        Ok(Posted::Removed)
     }
 }
 
@@ -446,7 +517,7 @@ impl Round {
         self.served = Some(checkpoint.connection.clone());
     }
 
-    fn frames(&self, dialect: Dialect, key: &ShardKey, base: Position) -> Vec<Arc<str>> {
+    fn frames(&self, dialect: Dialect, key: &ShardKey, base: Position) -> Vec<Frame> {
         let stretch = Stretch { epoch: self.epoch, messages: &self.messages };
         frames::encode(dialect, &key.channel, &self.head, base, stretch)
     }

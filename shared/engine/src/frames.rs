@@ -14,9 +14,16 @@ pub(crate) struct Stretch<'a> {
     pub(crate) messages: &'a [Logged],
 }
 
+/// A frame, and what its receiver has when it has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Frame {
+    pub(crate) text: Arc<str>,
+    pub(crate) end: Position,
+}
+
 /// Encodes what comes after `base`. A first of a new epoch carries `prev` where it continues `base`; where it does not, and
 /// wherever a message is missing or cannot be decoded, a gap goes before it.
-pub(crate) fn encode(dialect: Dialect, channel: &Channel, head: &Head, base: Position, stretch: Stretch<'_>) -> Vec<Arc<str>> {
+pub(crate) fn encode(dialect: Dialect, channel: &Channel, head: &Head, base: Position, stretch: Stretch<'_>) -> Vec<Frame> {
     let Dialect::Native = dialect;
     let mut frames = Vec::new();
     let mut run: Vec<(u64, &EventJson)> = Vec::new();
@@ -43,7 +50,7 @@ pub(crate) fn encode(dialect: Dialect, channel: &Channel, head: &Head, base: Pos
             Some(event) => {
                 if let Some(after) = missing_after.take() {
                     frames.append(&mut flush(channel, stretch.epoch, &mut run, run_prev.take()));
-                    frames.push(server::gap(channel, after, Position::new(here.epoch, here.offset - 1)));
+                    frames.push(gap(channel, after, Position::new(here.epoch, here.offset - 1)));
                 } else if follows_epoch {
                     run_prev = previous;
                 }
@@ -54,13 +61,21 @@ pub(crate) fn encode(dialect: Dialect, channel: &Channel, head: &Head, base: Pos
     }
     frames.append(&mut flush(channel, stretch.epoch, &mut run, run_prev));
     if let Some(after) = missing_after {
-        frames.push(server::gap(channel, after, position));
+        frames.push(gap(channel, after, position));
     }
     frames
 }
 
-fn flush(channel: &Channel, epoch: Epoch, run: &mut Vec<(u64, &EventJson)>, prev: Option<Position>) -> Vec<Arc<str>> {
-    if run.is_empty() { Vec::new() } else { server::events(channel, epoch, &std::mem::take(run), prev) }
+fn gap(channel: &Channel, after: Position, end: Position) -> Frame {
+    Frame { text: server::gap(channel, after, end), end }
+}
+
+fn flush(channel: &Channel, epoch: Epoch, run: &mut Vec<(u64, &EventJson)>, prev: Option<Position>) -> Vec<Frame> {
+    if run.is_empty() {
+        return Vec::new();
+    }
+    let frames = server::events(channel, epoch, &std::mem::take(run), prev);
+    frames.into_iter().map(|frame| Frame { text: frame.text, end: Position::new(epoch, frame.last) }).collect()
 }
 
 #[cfg(test)]
@@ -95,7 +110,7 @@ mod tests {
         let stretch = Stretch { epoch: Epoch(20), messages: &messages };
         encode(Dialect::Native, &channel, &head(prev), Position::new(Epoch(base.0), base.1), stretch)
             .iter()
-            .map(ToString::to_string)
+            .map(|frame| frame.text.to_string())
             .collect()
     }
 

@@ -372,8 +372,12 @@ impl Log for Memory {
         self.call("rotate", |tables| {
             let place = (rotation.channel.clone(), rotation.from);
             let closing = rotation.last.map(|last| last + 1);
-            let taken = |offset: &u64| tables.log.get(&place).is_some_and(|log| log.contains_key(offset));
-            if closing.as_ref().is_some_and(taken) {
+            let entry = |offset| tables.log.get(&place).and_then(|log| log.get(&offset));
+            let moved = match closing {
+                Some(closing) => entry(closing).is_some(),
+                None => entry(1).is_some_and(|first| !first.exp.has_passed(now)),
+            };
+            if moved {
                 return RotateOutcome::Moved;
             }
             let Some(head) = tables.live_head(&rotation.channel, now).filter(|head| head.epoch == rotation.from && head.started)
@@ -440,7 +444,8 @@ impl Shards for Memory {
     async fn arrive(&self, key: &ShardKey, exp: Seconds, now: Millis) -> Answer<Shard> {
         self.call("arrive", |tables| {
             if tables.live_shard(key, now).is_none() {
-                let shard = Shard { generation: 0, arrivals: 0, listed: false, cursor: None, checkpoint: None, exp };
+                let generation = tables.shards.get(key).map_or(0, |expired| expired.shard.generation);
+                let shard = Shard { generation, arrivals: 0, listed: false, cursor: None, checkpoint: None, exp };
                 tables.shards.insert(key.clone(), ShardRow { shard, lease: None });
             }
             let row = tables.live_shard(key, now).expect("just made with an exp in the future");

@@ -70,9 +70,20 @@ impl<S: Store, Q: Queue, C: Clock> Engine<S, Q, C> {
     async fn group(&self, events: Vec<Event>, fates: &mut [Option<Fate>]) -> Vec<Group> {
         let mut groups: Vec<Group> = Vec::new();
         let mut places: HashMap<Channel, usize> = HashMap::new();
+        // Channels with an event that is to be published again: what comes behind it has to wait for it.
+        let mut waiting: HashMap<Channel, Fault> = HashMap::new();
         for (index, event) in events.into_iter().enumerate() {
+            if let Some(fault) = waiting.get(&event.channel) {
+                fates[index] = Some(Err(fault.clone()));
+                continue;
+            }
             match self.encode(&event).await {
-                Err(fault) => fates[index] = Some(Err(fault)),
+                Err(fault) => {
+                    if fault.code.retry() {
+                        waiting.insert(event.channel, fault.clone());
+                    }
+                    fates[index] = Some(Err(fault));
+                }
                 Ok(message) => {
                     let place = *places.entry(event.channel.clone()).or_insert_with(|| {
                         groups.push(Group { channel: event.channel.clone(), messages: Vec::new() });

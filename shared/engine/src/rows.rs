@@ -104,7 +104,8 @@ pub struct Rotation {
     pub from: Epoch,
     /// The epoch that begins.
     pub to: Epoch,
-    /// The last offset of the epoch that ends, or none when no entry of it is left. Then it gets no closing entry.
+    /// The last offset of the epoch that ends, or none when no entry of it is left. Then it gets no closing entry, and its first
+    /// entry must not live: one that is just being written may be seen in the head before it is seen in the log.
     pub last: Option<u64>,
     /// When the closing entry expires.
     pub closing_exp: Seconds,

@@ -53,8 +53,8 @@ impl<S: Store, Q: Queue, C: Clock> Engine<S, Q, C> {
         for _ in 0..TRIES {
             let done = self.try_subscribe(&connection, known.as_ref(), channel, since, &options).await.map_err(unavailable)?;
             match done {
-                Some(subscribed) => {
-                    self.stay_only_if_connected(id, channel).await?;
+                Some((subscribed, inverse)) => {
+                    self.stay_only_if_connected(id, &inverse).await?;
                     return Ok(subscribed);
                 }
                 None => self.random.jitter(CONFLICT_JITTER).await,
@@ -73,7 +73,7 @@ impl<S: Store, Q: Queue, C: Clock> Engine<S, Q, C> {
         self.remove(id, channel, &inverses).await.map_err(unavailable)
     }
 
-    /// One pass of S1 to S5. None: the epoch moved, begin again.
+    /// One pass of S1 to S5: what is acknowledged, and where the subscription is. None: the epoch moved, begin again.
     async fn try_subscribe(
         &self,
         connection: &Connection,
@@ -81,7 +81,7 @@ impl<S: Store, Q: Queue, C: Clock> Engine<S, Q, C> {
         channel: &Channel,
         since: Option<Position>,
         options: &NamespaceOptions,
-    ) -> Answer<Option<Subscribed>> {
+    ) -> Answer<Option<(Subscribed, Inverse)>> {
         let Some(standing) = self.standing(channel, options).await? else { return Ok(None) };
         let recovered = match since {
             Some(since) => Some(self.is_recovered(channel, &standing, since).await?),
@@ -89,16 +89,17 @@ impl<S: Store, Q: Queue, C: Clock> Engine<S, Q, C> {
         };
         let resumed = since.filter(|_| recovered == Some(true));
 
-        let key = self.put_rows(connection, known, channel, &standing, resumed).await?;
-        let shard = self.make_listed(&key, &standing, options).await?;
-        if shard >= SHARD_SUBSCRIPTIONS && standing.head.newest_shard <= key.shard {
+        let inverse = self.put_rows(connection, known, channel, &standing, resumed).await?;
+        let key = &inverse.key;
+        let Some(arrivals) = self.make_listed(key, &standing, options).await? else { return Ok(None) };
+        if arrivals >= SHARD_SUBSCRIPTIONS && standing.head.newest_shard <= key.shard {
             // S5: this shard is full.
             self.store.add_shard(channel, key.shard, self.clock.now()).await?;
         }
 
         if let Some(since) = resumed {
-            self.queue.send(&[Wakeup::resume(key)]).await?;
-            return Ok(Some(Subscribed { position: since, recovered }));
+            self.queue.send(&[Wakeup::resume(key.clone())]).await?;
+            return Ok(Some((Subscribed { position: since, recovered }, inverse)));
         }
         // S3: acknowledging H0 would lose what was appended since by publishers that did not see this shard listed.
         let now = self.clock.now();
@@ -108,7 +109,7 @@ impl<S: Store, Q: Queue, C: Clock> Engine<S, Q, C> {
             return Ok(None);
         }
         let newest = Position::new(standing.head.epoch, tail.map_or(0, |tail| tail.last));
-        Ok(Some(Subscribed { position: newest.max(standing.newest), recovered }))
+        Ok(Some((Subscribed { position: newest.max(standing.newest), recovered }, inverse)))
     }
 
     /// S1: the head, made or rotated where that is due, and the newest entry. None: look again.
@@ -166,7 +167,7 @@ impl<S: Store, Q: Queue, C: Clock> Engine<S, Q, C> {
         channel: &Channel,
         standing: &Standing,
         resumed: Option<Position>,
-    ) -> Answer<ShardKey> {
+    ) -> Answer<Inverse> {
         let now = self.clock.now();
         let rid = self.random.name();
         let exp = connection_exp(connection.connected_at);
@@ -197,7 +198,7 @@ impl<S: Store, Q: Queue, C: Clock> Engine<S, Q, C> {
             row.state = SubscriptionState::Joining;
             self.store.link(&link(&key, &row.rid), true, now).await?;
             self.store.subscribe(&row, true, now).await?;
-            return Ok(key);
+            return Ok(Inverse { key, rid: row.rid });
         }
         let stays = match self.store.subscribe(&row, false, now).await? {
             PutOutcome::Put => row.rid,
@@ -206,40 +207,45 @@ impl<S: Store, Q: Queue, C: Clock> Engine<S, Q, C> {
         if there.is_some_and(|there| there.rid != stays) {
             self.store.link(&link(&key, &stays), true, now).await?;
         }
-        Ok(key)
+        Ok(Inverse { key, rid: stays })
     }
 
     /// S2: counts the arrival, and makes shard and head say that publishers wake this shard. Answers with the arrivals.
-    async fn make_listed(&self, key: &ShardKey, standing: &Standing, options: &NamespaceOptions) -> Answer<u64> {
+    /// None: others kept changing the same rows, or one of them is gone.
+    async fn make_listed(&self, key: &ShardKey, standing: &Standing, options: &NamespaceOptions) -> Answer<Option<u64>> {
         let now = self.clock.now();
         let wanted = life(options, standing.tail.map(|tail| tail.exp), now);
         let shard = self.store.arrive(key, wanted, now).await?;
         if is_due(shard.exp, wanted) {
             self.store.extend_shard(key, wanted, now).await?;
         }
-        let mut listed = shard.listed && standing.head.listed.contains(&key.shard);
-        while !listed {
-            match self.store.list(key, self.clock.now()).await? {
-                ListOutcome::Done => listed = true,
-                ListOutcome::Conflict => {
-                    self.random.jitter(CONFLICT_JITTER).await;
-                    let now = self.clock.now();
-                    let shard = self.store.shard(key, now).await?;
-                    let head = self.store.head(&key.channel, now).await?;
-                    listed = shard.is_some_and(|shard| shard.listed) && head.is_some_and(|head| head.listed.contains(&key.shard));
-                }
+        if shard.listed && standing.head.listed.contains(&key.shard) {
+            return Ok(Some(shard.arrivals));
+        }
+        for _ in 0..TRIES {
+            if self.store.list(key, self.clock.now()).await? == ListOutcome::Done {
+                return Ok(Some(shard.arrivals));
+            }
+            self.random.jitter(CONFLICT_JITTER).await;
+            let now = self.clock.now();
+            let by_shard = self.store.shard(key, now).await?.is_some_and(|shard| shard.listed);
+            let by_head = self.store.head(&key.channel, now).await?.is_some_and(|head| head.listed.contains(&key.shard));
+            if by_shard && by_head {
+                return Ok(Some(shard.arrivals));
             }
         }
-        Ok(shard.arrivals)
+        Ok(None)
     }
 
     /// S6: a subscribe whose connection went meanwhile removes its own rows: `$disconnect` may have looked before they were there.
-    async fn stay_only_if_connected(&self, id: &ConnectionId, channel: &Channel) -> Result<(), Fault> {
-        let (connection, inverses) = self.store.connection(id, self.clock.now()).await.map_err(unavailable)?;
+    async fn stay_only_if_connected(&self, id: &ConnectionId, own: &Inverse) -> Result<(), Fault> {
+        let (connection, mut inverses) = self.store.connection(id, self.clock.now()).await.map_err(unavailable)?;
         if connection.is_some() {
             return Ok(());
         }
-        self.remove(id, channel, &inverses).await.map_err(unavailable)?;
+        // `$disconnect` may have taken the inverse row and left the subscription, which came after it.
+        inverses.push(own.clone());
+        self.remove(id, &own.key.channel, &inverses).await.map_err(unavailable)?;
         Err(gone())
     }
 

@@ -25,6 +25,26 @@ pub struct FunctionSpec {
     pub reserved_concurrency: Option<u32>,
     /// `FunctionUrlConfig`.
     pub url: Option<FunctionUrlSpec>,
+    /// `EventInvokeConfig`.
+    pub asynchronous: AsynchronousSpec,
+}
+
+/// What becomes of a function's asynchronous events that fail.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AsynchronousSpec {
+    /// `MaximumRetryAttempts`, 2 where absent.
+    pub maximum_retries: usize,
+    /// `MaximumEventAgeInSeconds`, 6 hours where absent.
+    pub maximum_age: Duration,
+    /// `DestinationConfig.OnFailure`: the ARN of a queue of the template, which gets a record of each event that is given up.
+    pub on_failure: Option<String>,
+}
+
+impl Default for AsynchronousSpec {
+    /// Lambda's own (AWS Lambda Developer Guide, "How Lambda handles errors and retries with asynchronous invocation").
+    fn default() -> Self {
+        Self { maximum_retries: 2, maximum_age: Duration::from_secs(6 * 60 * 60), on_failure: None }
+    }
 }
 
 /// Where a function's binary comes from.

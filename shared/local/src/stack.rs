@@ -24,10 +24,11 @@ use crate::front_door::FrontDoor;
 use crate::function_url::{self, UrlInfo};
 use crate::invoker::Invoker;
 use crate::lambda::builder::{self, Profile};
-use crate::lambda::{DeployedFunction, Functions, LambdaOptions};
+use crate::lambda::{DeployedFunction, FailureDestinations, Functions, LambdaOptions};
 use crate::spec::{CodeSpec, FunctionSpec};
 use crate::sqs::Sqs;
 use crate::sqs::event_source::EventSource;
+use crate::sqs::queue::NewMessage;
 use crate::template::{Document, Endpoints, Identity, Inputs, Template, Unknown};
 use crate::websocket_api::{TimeLimits, WebSocketApi, WebSocketApiOptions};
 
@@ -214,6 +215,7 @@ impl Stack {
         let storage = options.data.as_ref().map_or(Storage::Temporary, |folder| Storage::Kept(folder.clone()));
         let dynamodb = DynamoDb::start(listeners.dynamodb, &template.tables, &storage)?;
         let managements = managements(&template, &endpoints);
+        let sqs = Sqs::new(&template.queues, &endpoints.aws, &identity.account);
         let functions = Functions::start(
             deployed,
             &LambdaOptions {
@@ -223,10 +225,10 @@ impl Stack {
                 max_environments: options.maximum_environments,
                 time_scale: 1.0 / f64::from(options.time_scale.get()),
                 log_directory: options.logs.clone(),
+                failure_destinations: failure_destinations(sqs.clone()),
             },
         )?;
         let invoker: Arc<dyn Invoker> = Arc::new(functions.clone());
-        let sqs = Sqs::new(&template.queues, &endpoints.aws, &identity.account);
         let events =
             EventBridge::new(&template.buses, template.rules.clone(), invoker.clone(), &identity.account, &identity.region)?;
 
@@ -459,6 +461,14 @@ async fn executables(options: &StackOptions, functions: Vec<FunctionSpec>) -> Re
     let deployed = builder::build(folder, functions, profile).await?;
     options.notify(Progress::Built);
     Ok(deployed)
+}
+
+/// Records of asynchronous events that were given up go to the queues of the template.
+fn failure_destinations(sqs: Sqs) -> FailureDestinations {
+    FailureDestinations::new(move |arn, record| {
+        let queue = sqs.by_arn(arn);
+        queue.map(|queue| sqs.send(queue, NewMessage { body: record, ..NewMessage::default() })).is_some()
+    })
 }
 
 /// The `@connections` endpoint of each WebSocket API, in the template's order.

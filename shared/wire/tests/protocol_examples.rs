@@ -96,7 +96,8 @@ fn every_frame_of_the_server_is_shown_as_it_is_written() {
             }
             ServerFrame::Events { channel, epoch, prev, messages } => {
                 let messages: Vec<(u64, &EventJson)> = messages.iter().map(|(offset, event)| (*offset, event)).collect();
-                let frames = server::events(&channel, epoch, &messages, prev);
+                let frames: Vec<_> =
+                    server::events(&channel, epoch, &messages, prev).into_iter().map(|frame| frame.text).collect();
                 assert_eq!(frames.len(), 1, "{example}");
                 ("events", frames[0].to_string())
             }

@@ -5,7 +5,9 @@ use super::rows::{Item, attribute, number, text};
 use super::{DynamoStore, keys, rows};
 use crate::failure::failed;
 use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
-use aws_sdk_dynamodb::types::{AttributeValue, Put, ReturnValuesOnConditionCheckFailure, TransactWriteItem, Update};
+use aws_sdk_dynamodb::types::{
+    AttributeValue, ConditionCheck, Put, ReturnValuesOnConditionCheckFailure, TransactWriteItem, Update,
+};
 use carillon_core::channel::Channel;
 use carillon_core::position::{Epoch, Position};
 use carillon_core::time::Millis;
@@ -135,10 +137,11 @@ impl Log for DynamoStore {
             ]))
             .build()
             .expect("key, table and expression are set");
-        let mut actions = vec![TransactWriteItem::builder().update(head).build()];
-        if let Some(last) = rotation.last {
-            actions.push(self.put_entry(rows::closing_entry(rotation, last, now)));
-        }
+        let log = match rotation.last {
+            Some(last) => self.put_entry(rows::closing_entry(rotation, last, now)),
+            None => self.first_entry_is_gone(&rotation.channel, rotation.from, now),
+        };
+        let actions = vec![TransactWriteItem::builder().update(head).build(), log];
         match transact(self, ROTATE, actions).await? {
             Transaction::Done => Ok(RotateOutcome::Done),
             Transaction::Cancelled(objections) => {
@@ -171,6 +174,20 @@ impl DynamoStore {
 
     fn put_entry(&self, item: Item) -> TransactWriteItem {
         self.put_action(&self.log_table, item, OFFSET_IS_FREE, names([keys::PK]), None)
+    }
+
+    /// No entry was found though the head says that the epoch has begun. Reads of two rows are no snapshot: the transaction that
+    /// begins the epoch may be under way, and then this one conflicts with it or is refused.
+    fn first_entry_is_gone(&self, channel: &Channel, epoch: Epoch, now: Millis) -> TransactWriteItem {
+        let check = ConditionCheck::builder()
+            .table_name(&self.log_table)
+            .set_key(Some(keys::entry(channel, epoch, 1).item()))
+            .condition_expression("attribute_not_exists(#pk) OR #exp < :now")
+            .set_expression_attribute_names(names([keys::PK, attribute::EXP]))
+            .set_expression_attribute_values(values([(":now", alive_at(now))]))
+            .build()
+            .expect("key, table and condition are set");
+        TransactWriteItem::builder().condition_check(check).build()
     }
 
     fn put_marker(&self, item: Item, now: Millis) -> TransactWriteItem {
@@ -281,7 +298,13 @@ fn taken(entry: &NewEntry, there: &Item) -> Answer<AppendOutcome> {
 }
 
 /// A5: the entry's reason comes first, since an entry of the same attempt explains the others; then the head's, then the markers'.
+///
+/// Where another transaction was at one of the rows, the other objections may be the first half of what it writes, and it may be an
+/// earlier try of this very append: nothing is concluded from them.
 fn why_not_appended(entry: &NewEntry, marked: &[usize], objections: Vec<Objection>) -> Answer<AppendOutcome> {
+    if objections.iter().any(|objection| matches!(objection, Objection::Conflict)) {
+        return Ok(AppendOutcome::Conflict);
+    }
     let mut objections = objections.into_iter();
     if let Some(Objection::Refused(there)) = objections.next() {
         return taken(entry, &there);

@@ -387,6 +387,7 @@ mod tests {
             memory_mb: 128,
             reserved_concurrency: None,
             url: None,
+            asynchronous: crate::spec::AsynchronousSpec::default(),
         }
     }
 

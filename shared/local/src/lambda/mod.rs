@@ -42,6 +42,7 @@ use function::{Function, Pending};
 use invocation::{Call, Mode};
 use limits::MAX_ASYNCHRONOUS_PAYLOAD_BYTES;
 
+pub use asynchronous::FailureDestinations;
 pub use function::Counters;
 pub(crate) use invocation::new_trace_root;
 pub use logs::LogLine;
@@ -84,6 +85,8 @@ pub struct LambdaOptions {
     pub time_scale: f64,
     /// Where each function's log is also written, as `<function name>.log`.
     pub log_directory: Option<PathBuf>,
+    /// Where records of asynchronous events go that are given up.
+    pub failure_destinations: FailureDestinations,
 }
 
 impl Default for LambdaOptions {
@@ -96,6 +99,7 @@ impl Default for LambdaOptions {
             max_environments: default_environments(),
             time_scale: 1.0,
             log_directory: None,
+            failure_destinations: FailureDestinations::default(),
         }
     }
 }
@@ -147,6 +151,7 @@ struct Shared {
     names: HashMap<String, usize>,
     time_scale: f64,
     region: String,
+    failure_destinations: FailureDestinations,
     closing: CancellationToken,
     tasks: TaskTracker,
 }
@@ -184,8 +189,15 @@ impl Functions {
                 .map_err(|source| StartError::LogFile { function: name, source })?;
             taken.push(Arc::new(function));
         }
-        let shared =
-            Shared { functions: taken, names, time_scale: options.time_scale, region: options.region.clone(), closing, tasks };
+        let shared = Shared {
+            functions: taken,
+            names,
+            time_scale: options.time_scale,
+            region: options.region.clone(),
+            failure_destinations: options.failure_destinations.clone(),
+            closing,
+            tasks,
+        };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -257,7 +269,8 @@ impl Functions {
             return Err(InvokeError::ShuttingDown);
         }
         let event = Event::enqueue(function.clone(), request.request_id, request.payload, request.client_context)?;
-        self.shared.tasks.spawn(event.deliver(self.shared.time_scale, self.shared.closing.clone()));
+        let Shared { time_scale, closing, failure_destinations, .. } = &*self.shared;
+        self.shared.tasks.spawn(event.deliver(*time_scale, closing.clone(), failure_destinations.clone()));
         Ok(())
     }
 
@@ -324,6 +337,7 @@ mod tests {
             memory_mb: 128,
             reserved_concurrency: None,
             url: None,
+            asynchronous: crate::spec::AsynchronousSpec::default(),
         };
         DeployedFunction { spec, executable: PathBuf::from("/nonexistent") }
     }

@@ -60,6 +60,7 @@ pub(crate) fn function() -> DeployedFunction {
         memory_mb: 128,
         reserved_concurrency: None,
         url: None,
+        asynchronous: carillon_local::spec::AsynchronousSpec::default(),
     };
     DeployedFunction { spec, executable: probe() }
 }

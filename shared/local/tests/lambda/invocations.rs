@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::harness::{
@@ -10,7 +11,7 @@ use crate::harness::{
 use bytes::Bytes;
 use carillon_local::invoker::{InvokeError, Invoker, Outcome, StreamingOutcome};
 use carillon_local::lambda::limits::{MAX_ASYNCHRONOUS_PAYLOAD_BYTES, MAX_RESPONSE_BYTES, MAX_SYNCHRONOUS_PAYLOAD_BYTES};
-use carillon_local::lambda::{Functions, LambdaOptions};
+use carillon_local::lambda::{FailureDestinations, Functions, LambdaOptions};
 use serde_json::{Value, json};
 
 /// A minute between two tries becomes 6 ms.
@@ -347,6 +348,39 @@ async fn an_asynchronous_event_is_tried_three_times_with_one_request_id() {
     until("the event to be given up", || functions.counters("Probe").expect("it exists").dropped_events == 1).await;
     assert_eq!(lines(&path).len(), 3);
     assert_eq!(functions.counters("Probe").expect("it exists").function_errors, 5);
+    end(functions).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_of_an_event_that_is_given_up_goes_to_the_failure_destination() {
+    let folder = Folder::new();
+    let records: Arc<Mutex<Vec<(String, String)>>> = Arc::default();
+    let mut deployed = function();
+    deployed.spec.asynchronous.maximum_retries = 1;
+    deployed.spec.asynchronous.on_failure = Some("arn:aws:sqs:us-east-1:000000000000:failures".to_owned());
+    let failure_destinations = FailureDestinations::new({
+        let records = Arc::clone(&records);
+        move |arn, record| {
+            records.lock().expect("no panic under it").push((arn.to_owned(), record));
+            true
+        }
+    });
+    let functions = start_with(deployed, &LambdaOptions { time_scale: QUICK, failure_destinations, ..LambdaOptions::default() });
+    let payload = json!({ "do": "attempt", "path": folder.path("fails"), "failures": 99 });
+    functions.invoke_later("Probe", bytes(&payload)).expect("it is queued");
+    until("the record", || !records.lock().expect("no panic under it").is_empty()).await;
+    let (arn, record) = records.lock().expect("no panic under it").remove(0);
+    assert_eq!(arn, "arn:aws:sqs:us-east-1:000000000000:failures");
+    let mut record: Value = serde_json::from_str(&record).expect("a record is JSON");
+    // What differs from run to run.
+    for pointer in ["/timestamp", "/requestContext/requestId", "/responsePayload"] {
+        let value = record.pointer_mut(pointer).unwrap_or_else(|| panic!("no {pointer}"));
+        assert!(!value.is_null(), "{pointer}");
+        *value = json!("…");
+    }
+    assert_eq!(record["requestPayload"].take(), payload);
+    let golden: Value = serde_json::from_str(include_str!("../golden/lambda/failure_record.json")).expect("JSON");
+    assert_eq!(record, golden);
     end(functions).await;
 }
 

@@ -104,21 +104,32 @@ pub fn refusal(reference: Option<&Reference>, fault: &Fault) -> String {
 /// No frame is over [`FRAME_BYTES`], because no event is over [`EVENT_BYTES`](carillon_core::limits::EVENT_BYTES) and all that
 /// stands around one is shorter than the difference.
 #[must_use]
-pub fn events(channel: &Channel, epoch: Epoch, messages: &[(u64, &EventJson)], prev: Option<Position>) -> Vec<Arc<str>> {
+pub fn events(channel: &Channel, epoch: Epoch, messages: &[(u64, &EventJson)], prev: Option<Position>) -> Vec<Events> {
     let mut frames = Vec::new();
     let mut frame = EventsFrame::new(channel, epoch, prev);
+    let mut last = 0;
     for (offset, event) in messages {
         let item = item(*offset, event);
         if !frame.has_room(&item) {
             let full = std::mem::replace(&mut frame, EventsFrame::new(channel, epoch, None));
-            frames.push(full.finish());
+            frames.push(Events { text: full.finish(), last });
         }
         frame.push(&item);
+        last = *offset;
     }
     if !frame.is_empty() {
-        frames.push(frame.finish());
+        frames.push(Events { text: frame.finish(), last });
     }
     frames
+}
+
+/// An `events` frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Events {
+    /// The frame.
+    pub text: Arc<str>,
+    /// The offset of its last message.
+    pub last: u64,
 }
 
 /// Says that the messages after `after`, up to and with `to`, cannot be delivered: the client goes on from `to`.
@@ -250,11 +261,15 @@ mod tests {
         Reference::try_new("\u{1}".repeat(64)).expect("64 bytes")
     }
 
+    fn texts(frames: Vec<Events>) -> Vec<Arc<str>> {
+        frames.into_iter().map(|frame| frame.text).collect()
+    }
+
     #[test]
     fn the_largest_event_of_the_longest_channel_fits_a_frame_with_prev() {
         let largest = event(EVENT_BYTES);
         let far = Position::new(Epoch(u64::MAX), u64::MAX);
-        let frames = events(&longest_channel(), Epoch(u64::MAX), &[(u64::MAX, &largest), (u64::MAX, &largest)], Some(far));
+        let frames = texts(events(&longest_channel(), Epoch(u64::MAX), &[(u64::MAX, &largest), (u64::MAX, &largest)], Some(far)));
         assert_eq!(frames.len(), 2);
         assert!(frames.iter().all(|frame| frame.len() <= FRAME_BYTES));
         assert!(frames[0].contains("prev") && !frames[1].contains("prev"));
@@ -294,7 +309,7 @@ mod tests {
             let messages: Vec<(u64, EventJson)> = sizes.iter().zip(first..).map(|(size, offset)| (offset, event(*size))).collect();
             let borrowed: Vec<(u64, &EventJson)> = messages.iter().map(|(offset, event)| (*offset, event)).collect();
             let prev = prev.map(|(epoch, offset)| Position::new(Epoch(epoch.into()), offset.into()));
-            let frames = events(&channel, Epoch(epoch), &borrowed, prev);
+            let frames = texts(events(&channel, Epoch(epoch), &borrowed, prev));
             let mut found = Vec::new();
             for (index, frame) in frames.iter().enumerate() {
                 prop_assert!(frame.len() <= FRAME_BYTES);

@@ -11,7 +11,7 @@ use super::super::parameters::scalar_text;
 use super::super::resolver::Resource;
 use super::super::{kinds, physical};
 use super::{Reader, mapping, rule};
-use crate::spec::{CodeSpec, CorsSpec, FunctionSpec, FunctionUrlSpec};
+use crate::spec::{AsynchronousSpec, CodeSpec, CorsSpec, FunctionSpec, FunctionUrlSpec};
 
 const READ: &[&str] = &[
     "FunctionName",
@@ -25,6 +25,7 @@ const READ: &[&str] = &[
     "MemorySize",
     "ReservedConcurrentExecutions",
     "FunctionUrlConfig",
+    "EventInvokeConfig",
     "Events",
 ];
 const HARMLESS: &[&str] = &[
@@ -101,12 +102,45 @@ pub(super) fn read(
             Some(url) => Some(function_url(reader, logical_id, kind, &url)?),
             None => None,
         },
+        asynchronous: match properties.object("EventInvokeConfig")? {
+            Some(config) => asynchronous(reader, logical_id, kind, &config)?,
+            None => AsynchronousSpec::default(),
+        },
     };
     reader.template.functions.push(function);
     match properties.object("Events")? {
         Some(events) if kind == kinds::SERVERLESS_FUNCTION => read_events(reader, logical_id, &events),
         _ => Ok(()),
     }
+}
+
+/// Reads `EventInvokeConfig` (AWS::Lambda::EventInvokeConfig in the CloudFormation Template Reference has the ranges).
+fn asynchronous(
+    reader: &mut Reader<'_>,
+    logical_id: &str,
+    kind: &str,
+    config: &Object,
+) -> Result<AsynchronousSpec, TemplateError> {
+    let defaults = AsynchronousSpec::default();
+    let retries = config.integer("MaximumRetryAttempts", 0..=2)?;
+    let age = config.integer("MaximumEventAgeInSeconds", 60..=21_600)?;
+    let destinations = config.object("DestinationConfig")?;
+    let on_failure = destinations.as_ref().map(|destinations| destinations.object("OnFailure")).transpose()?.flatten();
+    let on_failure = on_failure.map(|destination| destination.required_string("Destination")).transpose()?;
+    let is_queue = |arn: &String| arn.split(':').nth(2) == Some("sqs");
+    if on_failure.as_ref().is_some_and(|arn| !is_queue(arn)) {
+        let meaning = "OnFailure is emulated for SQS queues alone: an event that is given up is dropped, with a line in the log";
+        reader.leave_out(&format!("{logical_id}.EventInvokeConfig"), kind, meaning, false);
+    }
+    if destinations.is_some_and(|destinations| destinations.get("OnSuccess").is_some()) {
+        let meaning = "OnSuccess is not emulated: nobody hears of events that succeed";
+        reader.leave_out(&format!("{logical_id}.EventInvokeConfig"), kind, meaning, false);
+    }
+    Ok(AsynchronousSpec {
+        maximum_retries: retries.map_or(defaults.maximum_retries, |retries| usize::try_from(retries).expect("the range fits")),
+        maximum_age: age.map_or(defaults.maximum_age, Duration::from_secs),
+        on_failure: on_failure.filter(is_queue),
+    })
 }
 
 fn code(

@@ -157,7 +157,7 @@ impl Reader<'_> {
 /// What leaving out a property means.
 fn left_out_property(name: &str) -> String {
     match name {
-        "EventInvokeConfig" | "DeadLetterQueue" | "DeadLetterConfig" => {
+        "DeadLetterQueue" | "DeadLetterConfig" => {
             format!("{name} is not emulated: an asynchronous event that failed three times is dropped, with a line in the log")
         }
         "Layers" => "Layers are not emulated: the function runs with its own files alone".to_owned(),
