@@ -32,7 +32,10 @@ const LAST_THROTTLE_DELAY: Duration = Duration::from_secs(300);
 ///
 /// It gets the ARN of the function's failure destination and the record, and answers whether there is such a destination.
 #[derive(Clone)]
-pub struct FailureDestinations(Arc<dyn Fn(&str, String) -> bool + Send + Sync>);
+pub struct FailureDestinations(Arc<Take>);
+
+/// Takes a record for the destination of this ARN; `false`: there is none.
+type Take = dyn Fn(&str, String) -> bool + Send + Sync;
 
 impl FailureDestinations {
     /// Hands records to `take`.
