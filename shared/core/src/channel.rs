@@ -1,4 +1,4 @@
-//! Channels, the filters that select them, and the namespaces they belong to.
+//! Channels, and the namespaces they belong to.
 
 use crate::fault::Fault;
 use crate::limits::{CHANNEL_BYTES, CHANNEL_SEGMENTS, SEGMENT_BYTES};

@@ -2,7 +2,7 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`channel`] | [`channel::Channel`], [`channel::Filter`], [`channel::Namespace`] |
+//! | [`channel`] | [`channel::Channel`], [`channel::Namespace`] |
 //! | [`connection`] | [`connection::ConnectionId`], [`connection::Principal`] |
 //! | [`event`] | [`event::Event`], its attributes and data, [`event::Identity`] |
 //! | [`fault`] | [`fault::ErrorCode`] and [`fault::Fault`], every error a caller may see |
