@@ -3,9 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::OnceLock;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use bytes::Bytes;
@@ -21,33 +19,6 @@ use serde_json::Value;
 /// How long a condition may take. Only a failing test waits that long.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The probe, which `cargo test` builds with the tests; a run of this test alone builds it here.
-pub(crate) fn probe() -> PathBuf {
-    static PROBE: OnceLock<PathBuf> = OnceLock::new();
-    PROBE
-        .get_or_init(|| {
-            let test = std::env::current_exe().expect("a test has a path");
-            let profile = test.parent().and_then(Path::parent).expect("a test lies in <profile>/deps");
-            let probe = profile.join("examples/probe");
-            let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/probe.rs");
-            if modified(&probe) <= modified(&source) {
-                let built = Command::new(env!("CARGO"))
-                    .args(["build", "-p", "carillon-local", "--example", "probe"])
-                    .current_dir(env!("CARGO_MANIFEST_DIR"))
-                    .status()
-                    .expect("cargo starts");
-                assert!(built.success(), "the probe was not built");
-            }
-            probe
-        })
-        .clone()
-}
-
-/// Nothing for a file that is not there, which is older than any.
-fn modified(path: &Path) -> Option<SystemTime> {
-    std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok()
-}
-
 /// The probe as a function called `Probe`, with 30 seconds.
 pub(crate) fn function() -> DeployedFunction {
     let spec = FunctionSpec {
@@ -62,7 +33,7 @@ pub(crate) fn function() -> DeployedFunction {
         url: None,
         asynchronous: carillon_local::spec::AsynchronousSpec::default(),
     };
-    DeployedFunction { spec, executable: probe() }
+    DeployedFunction { spec, executable: crate::support::probe() }
 }
 
 pub(crate) fn start(function: DeployedFunction) -> Functions {

@@ -5,9 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::harness::{
-    self, Folder, bytes, call, call_in_vain, end, function, lines, lives, pid, start, start_with, until, within,
-};
+use crate::harness::{Folder, bytes, call, call_in_vain, end, function, lines, lives, pid, start, start_with, until, within};
 use bytes::Bytes;
 use carillon_local::invoker::{InvokeError, Invoker, Outcome, StreamingOutcome};
 use carillon_local::lambda::limits::{MAX_ASYNCHRONOUS_PAYLOAD_BYTES, MAX_RESPONSE_BYTES, MAX_SYNCHRONOUS_PAYLOAD_BYTES};
@@ -60,7 +58,7 @@ async fn a_process_has_the_variables_of_lambda_and_no_others() {
     assert!(log_stream.as_str().is_some_and(|name| name.contains("/[$LATEST]")), "{log_stream}");
     let runtime_api = variables.remove("AWS_LAMBDA_RUNTIME_API").expect("it is set");
     assert!(runtime_api.as_str().is_some_and(|address| address.starts_with("127.0.0.1:")), "{runtime_api}");
-    let folder = harness::probe().parent().expect("a file has a folder").to_str().expect("the path is text").to_owned();
+    let folder = crate::support::probe().parent().expect("a file has a folder").to_str().expect("the path is text").to_owned();
     let expected = json!({
         "AWS_ACCESS_KEY_ID": "local",
         "AWS_DEFAULT_REGION": "eu-west-1",
@@ -433,7 +431,7 @@ async fn a_binary_that_changes_is_started_anew() {
     let folder = Folder::new();
     let mut deployed = function();
     deployed.executable = folder.path("bootstrap");
-    std::fs::copy(harness::probe(), &deployed.executable).expect("the folder is ours");
+    std::fs::copy(crate::support::probe(), &deployed.executable).expect("the folder is ours");
     let binary = deployed.executable.clone();
     let functions = start(deployed);
     let old = pid(&call(&functions, json!({ "do": "context" })).await);
@@ -456,7 +454,7 @@ async fn shutdown_ends_processes_of_an_old_build_too() {
     let folder = Folder::new();
     let mut deployed = function();
     deployed.executable = folder.path("bootstrap");
-    std::fs::copy(harness::probe(), &deployed.executable).expect("the folder is ours");
+    std::fs::copy(crate::support::probe(), &deployed.executable).expect("the folder is ours");
     let binary = deployed.executable.clone();
     let functions = start(deployed);
     let old = pid(&call(&functions, json!({ "do": "context" })).await);
@@ -540,7 +538,7 @@ fn wait(folder: &Folder) -> Bytes {
 fn build_anew(folder: &Folder, binary: &Path) {
     let modified = std::fs::metadata(binary).and_then(|metadata| metadata.modified()).expect("the file is ours");
     let built = folder.path("built");
-    std::fs::copy(harness::probe(), &built).expect("the folder is ours");
+    std::fs::copy(crate::support::probe(), &built).expect("the folder is ours");
     let file = std::fs::File::options().write(true).open(&built).expect("the file is ours");
     file.set_modified(modified + Duration::from_secs(1)).expect("the file is ours");
     drop(file);

@@ -4,3 +4,5 @@ mod api;
 mod function_url;
 mod harness;
 mod invocations;
+#[path = "../support/probe.rs"]
+mod support;

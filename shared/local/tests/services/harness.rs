@@ -1,10 +1,9 @@
 //! What these tests share: a stack on free ports, SDK clients, raw HTTP, and functions that are written in the test.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::{Arc, Mutex, OnceLock};
-use std::time::{Duration, Instant, SystemTime};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use aws_types::SdkConfig;
 use aws_types::region::Region;
@@ -27,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) fn options() -> StackOptions {
     StackOptions {
         ports: Ports::FREE,
-        prebuilt: Some(BTreeMap::from([("probe".to_owned(), probe())])),
+        prebuilt: Some(BTreeMap::from([("probe".to_owned(), crate::support::probe())])),
         ..StackOptions::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/templates/services.yaml"))
     }
 }
@@ -35,33 +34,6 @@ pub(crate) fn options() -> StackOptions {
 /// A stack with the probe as its function.
 pub(crate) async fn start() -> Stack {
     Stack::start(options()).await.expect("the stack starts")
-}
-
-/// The probe, which `cargo test` builds with the tests; a run of this test alone builds it here.
-pub(crate) fn probe() -> PathBuf {
-    static PROBE: OnceLock<PathBuf> = OnceLock::new();
-    PROBE
-        .get_or_init(|| {
-            let test = std::env::current_exe().expect("a test has a path");
-            let profile = test.parent().and_then(Path::parent).expect("a test lies in <profile>/deps");
-            let probe = profile.join("examples/probe");
-            let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/probe.rs");
-            if modified(&probe) <= modified(&source) {
-                let built = Command::new(env!("CARGO"))
-                    .args(["build", "-p", "carillon-local", "--example", "probe"])
-                    .current_dir(env!("CARGO_MANIFEST_DIR"))
-                    .status()
-                    .expect("cargo starts");
-                assert!(built.success(), "the probe was not built");
-            }
-            probe
-        })
-        .clone()
-}
-
-/// Nothing for a file that is not there, which is older than any.
-fn modified(path: &Path) -> Option<SystemTime> {
-    std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok()
 }
 
 /// What every SDK client here is made of. No retries: a test should see the first answer.

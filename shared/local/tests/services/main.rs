@@ -7,3 +7,5 @@ mod eventbridge;
 mod harness;
 mod sqs;
 mod stack;
+#[path = "../support/probe.rs"]
+mod support;
