@@ -127,7 +127,7 @@ fn check_segment(number: usize, segment: &str) -> Result<(), ChannelError> {
     Ok(())
 }
 
-const fn is_segment_character(character: char) -> bool {
+pub(crate) const fn is_segment_character(character: char) -> bool {
     character.is_ascii_alphanumeric() || matches!(character, '_' | '-' | '.' | ':' | '@' | '=')
 }
 

@@ -11,6 +11,12 @@ pub const SEGMENT_BYTES: usize = 64;
 /// Bytes of a whole channel: with prefix and `/c/` it stays under IoT Core's 256 bytes a topic.
 pub const CHANNEL_BYTES: usize = 200;
 
+/// Bytes of the first level of a stack's MQTT topics.
+///
+/// IoT Core allows 256 bytes a topic; the longest channel and `/c/` take 203 of them, and an MQTT client's id, of at most 128,
+/// begins with the prefix too.
+pub const MQTT_PREFIX_BYTES: usize = 48;
+
 /// Bytes of one event as CloudEvents JSON.
 ///
 /// API Gateway carries frames of at most 32 KB; the frame around an event needs the rest.
