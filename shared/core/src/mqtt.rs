@@ -174,7 +174,8 @@ mod tests {
     #[test]
     fn the_longest_topic_is_within_iot_core_s_limits() {
         let mut segments = vec!["s".repeat(32); CHANNEL_SEGMENTS];
-        segments[0].push_str(&"s".repeat(CHANNEL_BYTES - segments.join("/").len()));
+        let rest = CHANNEL_BYTES - segments.join("/").len();
+        segments[0].push_str(&"s".repeat(rest));
         let longest = segments.join("/");
         let topic = prefix(&"p".repeat(MQTT_PREFIX_BYTES)).topic(&channel(&longest));
         assert_eq!((longest.len(), topic.len()), (CHANNEL_BYTES, 251));
