@@ -18,6 +18,9 @@ const PARALLEL_BATCHES: usize = 8;
 /// How often the part of a batch that failed is sent, the first time included.
 const TRIES: u32 = 3;
 
+/// The longest delay of a message, in seconds: SQS's limit on DelaySeconds.
+const LONGEST_DELAY_S: i32 = 900;
+
 /// The wait before the failed part is sent again is a random part of this.
 const BACKOFF: Duration = Duration::from_millis(100);
 
@@ -46,10 +49,12 @@ impl SqsQueue {
         Self { client: Client::new(config.sdk()), url: url.into() }
     }
 
-    async fn send_batch(&self, wakeups: &[Wakeup]) -> Answer<()> {
+    async fn send_batch(&self, wakeups: &[Wakeup], delay: Duration) -> Answer<()> {
+        let delay = (!delay.is_zero()).then(|| i32::try_from(delay.as_secs()).unwrap_or(LONGEST_DELAY_S).min(LONGEST_DELAY_S));
         let mut waiting = Vec::with_capacity(wakeups.len());
         for (index, wakeup) in wakeups.iter().enumerate() {
             let entry = SendMessageBatchRequestEntry::builder().id(index.to_string()).message_body(wakeup.encode());
+            let entry = entry.set_delay_seconds(delay);
             waiting.push(entry.build().map_err(|error| PortError::new(SEND, error))?);
         }
         let mut tries = 1;
@@ -69,9 +74,9 @@ impl SqsQueue {
 }
 
 impl Queue for SqsQueue {
-    async fn send(&self, wakeups: &[Wakeup]) -> Answer<()> {
+    async fn send(&self, wakeups: &[Wakeup], delay: Duration) -> Answer<()> {
         // All are sent, whatever becomes of the others: each of them wakes somebody.
-        let batches = wakeups.chunks(BATCH).map(|batch| self.send_batch(batch)).collect::<Vec<_>>();
+        let batches = wakeups.chunks(BATCH).map(|batch| self.send_batch(batch, delay)).collect::<Vec<_>>();
         let answers: Vec<Answer<()>> = stream::iter(batches).buffer_unordered(PARALLEL_BATCHES).collect().await;
         answers.into_iter().collect()
     }

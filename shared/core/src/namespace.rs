@@ -2,6 +2,7 @@
 
 use crate::fault::Fault;
 use crate::limits::{EVENT_BYTES, LOG_HOURS};
+use crate::time::Millis;
 use std::ops::RangeInclusive;
 
 /// The options of a namespace.
@@ -14,6 +15,12 @@ pub struct NamespaceOptions {
     pub history_age_s: u64,
     /// Bytes of one event as CloudEvents JSON.
     pub max_event_bytes: u32,
+    /// Whether messages go to MQTT subscribers (P2). The streams live from it too; without it they poll the log.
+    pub mqtt: bool,
+    /// Whether IoT Core keeps each channel's latest message and gives it to whoever subscribes over MQTT.
+    pub retain: bool,
+    /// When `mqtt` was last switched on; none where it always was. What was published before is not sent over MQTT.
+    pub mqtt_since: Option<Millis>,
 }
 
 /// One option: its name, what it means, its range.
@@ -32,7 +39,7 @@ pub struct OptionSpec {
 }
 
 /// Every option there is.
-pub const OPTIONS: [OptionSpec; 3] = [
+pub const OPTIONS: [OptionSpec; 5] = [
     OptionSpec {
         name: "history_size",
         meaning: "latest messages of a channel that history shows",
@@ -55,15 +62,35 @@ pub const OPTIONS: [OptionSpec; 3] = [
         range: (256, EVENT_BYTES as u64),
         default: EVENT_BYTES as u64,
     },
+    OptionSpec {
+        name: "mqtt",
+        meaning: "whether messages go to MQTT subscribers, and to streams without polling: 1 yes, 0 no",
+        unit: "(yes or no)",
+        range: (0, 1),
+        default: 1,
+    },
+    OptionSpec {
+        name: "retain",
+        meaning: "whether a channel's latest message is retained for those who subscribe over MQTT later: 1 yes, 0 no",
+        unit: "(yes or no)",
+        range: (0, 1),
+        default: 0,
+    },
 ];
+
+/// After a switch of `mqtt`, messages of this long, in milliseconds, do not go over MQTT yet (P2).
+const MQTT_SWITCH_MS: u64 = 62_000;
 
 impl Default for NamespaceOptions {
     fn default() -> Self {
-        let [size, age, bytes] = OPTIONS.map(|option| option.default);
+        let [size, age, bytes, mqtt, retain] = OPTIONS.map(|option| option.default);
         Self {
             history_size: u32::try_from(size).expect("within its range"),
             history_age_s: age,
             max_event_bytes: u32::try_from(bytes).expect("within its range"),
+            mqtt: mqtt == 1,
+            retain: retain == 1,
+            mqtt_since: None,
         }
     }
 }
@@ -92,16 +119,37 @@ impl NamespaceOptions {
         match name {
             "history_size" => self.history_size = u32::try_from(value).expect("within its range"),
             "history_age_s" => self.history_age_s = value,
+            "mqtt" => self.mqtt = value == 1,
+            "retain" => self.retain = value == 1,
             _ => self.max_event_bytes = u32::try_from(value).expect("within its range"),
         }
         Ok(())
     }
 
+    /// Writes down when MQTT was switched on, where these options do so in the place of `before`.
+    #[must_use]
+    pub fn switched_on(self, before: Self, now: Millis) -> Self {
+        if self.mqtt && !before.mqtt { Self { mqtt_since: Some(now), ..self } } else { self }
+    }
+
+    /// Whether a message that was appended at `ts` goes to MQTT subscribers: after a switch, a warm publisher does not know of it
+    /// for 60 seconds, and clocks may be two seconds apart (P2).
+    #[must_use]
+    pub fn sends_over_mqtt(&self, ts: Millis) -> bool {
+        self.mqtt_since.is_none_or(|since| ts > since.plus(MQTT_SWITCH_MS))
+    }
+
     /// The options with their names and values, in the order of [`OPTIONS`].
     #[must_use]
-    pub fn values(&self) -> [(&'static str, u64); 3] {
-        let values = [u64::from(self.history_size), self.history_age_s, u64::from(self.max_event_bytes)];
-        [0, 1, 2].map(|index| (OPTIONS[index].name, values[index]))
+    pub fn values(&self) -> [(&'static str, u64); 5] {
+        let values = [
+            u64::from(self.history_size),
+            self.history_age_s,
+            u64::from(self.max_event_bytes),
+            u64::from(self.mqtt),
+            u64::from(self.retain),
+        ];
+        [0, 1, 2, 3, 4].map(|index| (OPTIONS[index].name, values[index]))
     }
 }
 
@@ -127,8 +175,19 @@ mod tests {
             "history_size: 100001 is not within 0 to 100000 messages"
         );
         let fault = options.set("retries", 1).expect_err("unknown");
-        assert!(fault.message.contains("history_size, history_age_s, max_event_bytes"), "{fault}");
+        assert!(fault.message.contains("history_size, history_age_s, max_event_bytes, mqtt, retain"), "{fault}");
         assert_eq!(options, NamespaceOptions::default());
+    }
+
+    #[test]
+    fn p2_after_a_switch_nothing_goes_over_mqtt_that_a_warm_publisher_may_have_kept_to_itself() {
+        let off = NamespaceOptions { mqtt: false, ..NamespaceOptions::default() };
+        let always = NamespaceOptions::default();
+        assert!(always.sends_over_mqtt(Millis(0)));
+        assert_eq!(always.switched_on(always, Millis(5)).mqtt_since, None, "it was on before");
+        let on = always.switched_on(off, Millis(1_000));
+        assert!(!on.sends_over_mqtt(Millis(63_000)) && on.sends_over_mqtt(Millis(63_001)));
+        assert_eq!(on.switched_on(on, Millis(90_000)).mqtt_since, Some(Millis(1_000)), "setting it again is no switch");
     }
 
     #[test]

@@ -86,6 +86,7 @@ macro_rules! contract_tests {
             d4_a_release_needs_the_generation_unchanged
             d4_a_release_without_a_generation_leaves_the_rest
             d4_a_release_without_a_cursor_writes_none
+            p2_the_holder_alone_puts_a_drain_off
             d5_an_unlisted_shard_is_as_new
             d5_unlisting_needs_holder_and_generation
             d5_unlisting_works_without_a_head
@@ -785,6 +786,24 @@ pub async fn d4_a_release_without_a_cursor_writes_none<S: Store>(store: &S, pref
     assert_eq!(store.shard(&key, NOW).await.expect("an answer").expect("a shard").cursor, Some(end));
 }
 
+/// A drain that is put off gives its lease back, and what it says stays with the row.
+pub async fn p2_the_holder_alone_puts_a_drain_off<S: Store>(store: &S, prefix: &str) {
+    let key = ShardKey::mqtt(&channel(prefix, "a"));
+    let at = Position::new(EPOCH, 12);
+    arrive(store, &key).await;
+    acquire(store, &key, "mine").await;
+    assert!(!store.postpone(&key, "another", Some(at), NOW.plus(1)).await.expect("an answer"));
+    assert!(store.postpone(&key, "mine", None, NOW.plus(1)).await.expect("an answer"));
+    let shard = acquire(store, &key, "next").await;
+    assert_eq!((shard.cursor, shard.retry_at), (None, Some(NOW.plus(1))));
+    assert!(store.postpone(&key, "next", Some(at), NOW.plus(2)).await.expect("an answer"));
+    assert!(!store.postpone(&key, "next", None, NOW.plus(3)).await.expect("an answer"), "the lease is given back");
+    let shard = acquire(store, &key, "last").await;
+    assert_eq!((shard.cursor, shard.retry_at), (Some(at), Some(NOW.plus(2))));
+    let subscriptions = ShardKey::new(&key.channel, 0);
+    assert_eq!(store.shard(&subscriptions, NOW).await.expect("an answer"), None, "it is a shard of its own");
+}
+
 /// The next subscriber begins at its own `from`, and the other shards stay listed.
 pub async fn d5_an_unlisted_shard_is_as_new<S: Store>(store: &S, prefix: &str) {
     let channel = channel(prefix, "a");
@@ -1046,7 +1065,14 @@ pub async fn s6_a_link_is_deleted_under_its_own_name_alone<S: Store>(store: &S, 
 /// Options belong to one namespace, and the last setting stands.
 pub async fn options_are_kept_by_namespace<S: Store>(store: &S, prefix: &str) {
     let [mine, other] = ["1", "2"].map(|name| namespace(prefix, name));
-    let options = |history_size| NamespaceOptions { history_size, history_age_s: 60, max_event_bytes: 1_024 };
+    let options = |history_size: u32| NamespaceOptions {
+        history_size,
+        history_age_s: 60,
+        max_event_bytes: 1_024,
+        mqtt: history_size == 0,
+        retain: history_size == 0,
+        mqtt_since: (history_size == 100_000).then_some(NOW),
+    };
     assert_eq!(store.namespace(&mine).await.expect("an answer"), None);
     for size in [0, 100_000] {
         store.set_namespace(&mine, &options(size)).await.expect("an answer");

@@ -1,8 +1,10 @@
-//! Draining shards: the only code that posts to subscribers (D1 to D7, G1).
+//! Draining shards: the only code that posts to subscribers (D1 to D7, G1), and publishes to IoT Core (P2).
+
+mod mqtt;
 
 use crate::engine::{OptionsCache, chain, is_due, life};
 use crate::frames::{self, Frame, Stretch};
-use crate::ports::{Answer, Clock, Posts, Queue, Store};
+use crate::ports::{Answer, Clock, Mqtt, Posts, Queue, Store};
 use crate::rows::{
     Checkpoint, Dialect, Head, Leased, Logged, PostOutcome, Released, Shard, ShardKey, Subscription, SubscriptionState, Window,
 };
@@ -57,10 +59,11 @@ pub struct Received {
 }
 
 /// Drains shards over its ports.
-pub struct Drain<S, Q, P, C> {
+pub struct Drain<S, Q, P, M, C> {
     store: S,
     queue: Q,
     posts: P,
+    mqtt: M,
     clock: C,
     options: DrainOptions,
     namespaces: OptionsCache,
@@ -145,10 +148,10 @@ enum Tried {
     Stuck,
 }
 
-impl<S: Store, Q: Queue, P: Posts, C: Clock> Drain<S, Q, P, C> {
+impl<S: Store, Q: Queue, P: Posts, M: Mqtt, C: Clock> Drain<S, Q, P, M, C> {
     /// A drain over these ports.
-    pub fn new(store: S, queue: Q, posts: P, clock: C, options: DrainOptions) -> Self {
-        Self { store, queue, posts, clock, options, namespaces: OptionsCache::default() }
+    pub fn new(store: S, queue: Q, posts: P, mqtt: M, clock: C, options: DrainOptions) -> Self {
+        Self { store, queue, posts, mqtt, clock, options, namespaces: OptionsCache::default() }
     }
 
     /// Works off a batch of wake-ups, its shards in parallel, and answers with the ids of those messages that failed and must
@@ -175,7 +178,12 @@ impl<S: Store, Q: Queue, P: Posts, C: Clock> Drain<S, Q, P, C> {
         };
         let stop_at = Millis(deadline.0.saturating_sub(STOP_BEFORE_DEADLINE_MS));
         let hold = Hold { key: &wakeup.key, owner, stop_at };
-        match self.rounds(&hold, wakeup, shard).await {
+        let worked = if wakeup.key.is_mqtt() {
+            self.publish_rounds(&hold, wakeup, shard).await
+        } else {
+            self.rounds(&hold, wakeup, shard).await
+        };
+        match worked {
             Ok(ended) => Ok(ended),
             Err(error) => {
                 // The work goes back to the queue; the lease goes back too, so that another wake-up need not wait for it.
@@ -189,7 +197,12 @@ impl<S: Store, Q: Queue, P: Posts, C: Clock> Drain<S, Q, P, C> {
 
     /// D1: the lease, or what becomes of the wake-up without it.
     async fn acquire(&self, wakeup: &Wakeup, owner: &str, until: Millis) -> Answer<Result<Shard, Ended>> {
-        let holder = match self.store.acquire(&wakeup.key, owner, until, self.clock.now()).await? {
+        let mut leased = self.store.acquire(&wakeup.key, owner, until, self.clock.now()).await?;
+        if leased == Leased::Absent && wakeup.key.is_mqtt() {
+            self.make_mqtt_shard(&wakeup.key).await?;
+            leased = self.store.acquire(&wakeup.key, owner, until, self.clock.now()).await?;
+        }
+        let holder = match leased {
             Leased::Acquired(shard) => return Ok(Ok(shard)),
             Leased::Absent => return Ok(Err(Ended::Done)),
             Leased::Held(holder) => holder,
@@ -264,7 +277,7 @@ impl<S: Store, Q: Queue, P: Posts, C: Clock> Drain<S, Q, P, C> {
     /// dead-letter queue.
     async fn stop(&self, hold: &Hold<'_>, wakeup: &Wakeup) -> Answer<Ended> {
         self.store.release(hold.key, hold.owner, None, None).await?;
-        self.queue.send(std::slice::from_ref(wakeup)).await?;
+        self.queue.send(std::slice::from_ref(wakeup), Duration::ZERO).await?;
         tracing::debug!(shard.key = %hold.key, "a drain stops before its deadline and goes on in another invocation");
         Ok(Ended::Done)
     }
@@ -532,6 +545,7 @@ fn jobs(batch: Vec<Received>) -> Vec<Job> {
             None => jobs.push(Job { wakeup, message_ids: vec![message_id] }),
             Some(job) => {
                 job.message_ids.push(message_id);
+                job.wakeup.put_off = job.wakeup.put_off.max(wakeup.put_off);
                 if wakeup.kind == WakeupKind::Resume {
                     job.wakeup.kind = WakeupKind::Resume;
                 }

@@ -21,48 +21,68 @@ pub(crate) struct Frame {
     pub(crate) end: Position,
 }
 
-/// Encodes what comes after `base`. A first of a new epoch carries `prev` where it continues `base`; where it does not, and
-/// wherever a message is missing or cannot be decoded, a gap goes before it.
-pub(crate) fn encode(dialect: Dialect, channel: &Channel, head: &Head, base: Position, stretch: Stretch<'_>) -> Vec<Frame> {
-    let Dialect::Native = dialect;
-    let mut frames = Vec::new();
-    let mut run: Vec<(u64, &EventJson)> = Vec::new();
-    let mut run_prev = None;
+/// What comes next for a subscriber.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step<'a> {
+    /// A message; `prev` where it is the first of an epoch and continues the one before.
+    Message { offset: u64, event: &'a EventJson, prev: Option<Position> },
+    /// Messages after `after`, up to and with `to`, are missing.
+    Gap { after: Position, to: Position },
+}
+
+/// What comes after `base`. A first of a new epoch carries `prev` where it continues `base`; where it does not, and wherever a
+/// message is missing or cannot be decoded, a gap goes before it. `previous` is the position after which the head's epoch goes on.
+pub(crate) fn steps(head: Epoch, previous: Option<Position>, base: Position, stretch: Stretch<'_>) -> Vec<Step<'_>> {
+    let mut steps = Vec::new();
     let mut missing_after = None;
     let mut position = base;
-    let previous = head.prev.and_then(|prev| prev.position());
     for message in stretch.messages {
         let here = Position::new(stretch.epoch, message.offset);
         if here <= base {
             continue;
         }
         let continues = here.epoch == position.epoch && here.offset == position.offset + 1;
-        let follows_epoch =
-            here.epoch == head.epoch && here.offset == 1 && position.epoch < here.epoch && previous == Some(position);
+        let follows_epoch = here.epoch == head && here.offset == 1 && position.epoch < here.epoch && previous == Some(position);
         if !continues && !follows_epoch {
             missing_after.get_or_insert(position);
         }
         match &message.event {
             None => {
-                frames.append(&mut flush(channel, stretch.epoch, &mut run, run_prev.take()));
                 missing_after.get_or_insert(position);
             }
             Some(event) => {
-                if let Some(after) = missing_after.take() {
-                    frames.append(&mut flush(channel, stretch.epoch, &mut run, run_prev.take()));
-                    frames.push(gap(channel, after, Position::new(here.epoch, here.offset - 1)));
-                } else if follows_epoch {
-                    run_prev = previous;
-                }
-                run.push((message.offset, event));
+                let gap = missing_after.take();
+                steps.extend(gap.map(|after| Step::Gap { after, to: Position::new(here.epoch, here.offset - 1) }));
+                let prev = previous.filter(|_| follows_epoch && gap.is_none());
+                steps.push(Step::Message { offset: message.offset, event, prev });
             }
         }
         position = here;
     }
-    frames.append(&mut flush(channel, stretch.epoch, &mut run, run_prev));
-    if let Some(after) = missing_after {
-        frames.push(gap(channel, after, position));
+    steps.extend(missing_after.map(|after| Step::Gap { after, to: position }));
+    steps
+}
+
+/// Encodes what comes after `base`, several messages in a frame.
+pub(crate) fn encode(dialect: Dialect, channel: &Channel, head: &Head, base: Position, stretch: Stretch<'_>) -> Vec<Frame> {
+    let Dialect::Native = dialect;
+    let mut frames = Vec::new();
+    let mut run: Vec<(u64, &EventJson)> = Vec::new();
+    let mut run_prev = None;
+    let previous = head.prev.and_then(|prev| prev.position());
+    for step in steps(head.epoch, previous, base, stretch) {
+        match step {
+            Step::Message { offset, event, prev } => {
+                run_prev = run_prev.or(prev);
+                run.push((offset, event));
+            }
+            Step::Gap { after, to } => {
+                frames.append(&mut flush(channel, stretch.epoch, &mut run, run_prev.take()));
+                frames.push(gap(channel, after, to));
+            }
+        }
     }
+    frames.append(&mut flush(channel, stretch.epoch, &mut run, run_prev));
     frames
 }
 

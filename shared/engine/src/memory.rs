@@ -1,6 +1,8 @@
 //! Memory adapters for all ports. They are real code: they keep every condition that the tables keep, pass the same contract
 //! suite, and in a [`Storm`] they are slow, fail before or after the deed, and answer late, all from one seed.
 
+mod iot;
+
 use crate::ports::{Answer, Clock, Connections, Heads, Leases, Log, Namespaces, PortError, Posts, Queue, Shards, Subscriptions};
 use crate::rows::{
     AppendOutcome, Checkpoint, Connection, Head, Inverse, Leased, Link, ListOutcome, Logged, NewEntry, PostOutcome, Previous,
@@ -20,6 +22,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
+
+pub use iot::{IotFaults, MemoryFeed, MemoryIot};
 
 /// Rows of a page of subscriptions: few, so that tests cross page boundaries.
 const PAGE_ROWS: usize = 3;
@@ -53,6 +57,7 @@ pub struct Faults {
 #[derive(Clone, Default)]
 pub struct MemoryQueue {
     sent: Arc<Mutex<VecDeque<Wakeup>>>,
+    delayed: Arc<AtomicU64>,
     arrived: Arc<Notify>,
     storm: Option<Storm>,
 }
@@ -445,7 +450,7 @@ impl Shards for Memory {
         self.call("arrive", |tables| {
             if tables.live_shard(key, now).is_none() {
                 let generation = tables.shards.get(key).map_or(0, |expired| expired.shard.generation);
-                let shard = Shard { generation, arrivals: 0, listed: false, cursor: None, checkpoint: None, exp };
+                let shard = Shard { generation, arrivals: 0, listed: false, cursor: None, checkpoint: None, retry_at: None, exp };
                 tables.shards.insert(key.clone(), ShardRow { shard, lease: None });
             }
             let row = tables.live_shard(key, now).expect("just made with an exp in the future");
@@ -543,6 +548,17 @@ impl Leases for Memory {
             }
             row.lease = None;
             Released::Done
+        })
+        .await
+    }
+
+    async fn postpone(&self, key: &ShardKey, owner: &str, cursor: Option<Position>, retry_at: Millis) -> Answer<bool> {
+        self.call("postpone", |tables| {
+            let Some(row) = tables.held(key, owner) else { return false };
+            row.shard.cursor = cursor.or(row.shard.cursor);
+            row.shard.retry_at = Some(retry_at);
+            row.lease = None;
+            true
         })
         .await
     }
@@ -690,6 +706,17 @@ impl MemoryQueue {
         Self { storm: Some(storm), ..Self::default() }
     }
 
+    fn put(&self, wakeups: &[Wakeup]) {
+        self.sent.lock().unwrap_or_else(PoisonError::into_inner).extend(wakeups.iter().cloned());
+        self.arrived.notify_one();
+    }
+
+    /// Whether wake-ups are on their way that come later.
+    #[must_use]
+    pub fn has_delayed(&self) -> bool {
+        self.delayed.load(Ordering::SeqCst) > 0
+    }
+
     /// Takes the oldest wake-up out.
     #[must_use]
     pub fn take(&self) -> Option<Wakeup> {
@@ -708,12 +735,21 @@ impl MemoryQueue {
 }
 
 impl Queue for MemoryQueue {
-    async fn send(&self, wakeups: &[Wakeup]) -> Answer<()> {
+    async fn send(&self, wakeups: &[Wakeup], delay: Duration) -> Answer<()> {
         if let Some(storm) = &self.storm {
             storm.before("send").await?;
         }
-        self.sent.lock().unwrap_or_else(PoisonError::into_inner).extend(wakeups.iter().cloned());
-        self.arrived.notify_one();
+        if delay.is_zero() {
+            self.put(wakeups);
+        } else {
+            let (queue, wakeups) = (self.clone(), wakeups.to_vec());
+            self.delayed.fetch_add(1, Ordering::SeqCst);
+            tokio::spawn(async move {
+                tokio::time::sleep(delay).await;
+                queue.put(&wakeups);
+                queue.delayed.fetch_sub(1, Ordering::SeqCst);
+            });
+        }
         if let Some(storm) = &self.storm {
             storm.after("send").await?;
         }

@@ -4,8 +4,8 @@
 //! deletes late. Reads are strongly consistent.
 
 use crate::rows::{
-    AppendOutcome, Checkpoint, Connection, Head, Inverse, Leased, Link, ListOutcome, NewEntry, PostOutcome, PutOutcome, Released,
-    RotateOutcome, Rotation, Shard, ShardKey, Subscription, SubscriptionState, Tail, Window,
+    AppendOutcome, Checkpoint, Connection, Head, Inverse, Leased, Link, ListOutcome, MqttOutcome, NewEntry, PostOutcome,
+    PutOutcome, Released, RotateOutcome, Rotation, Shard, ShardKey, Subscription, SubscriptionState, Tail, Window,
 };
 use crate::wakeup::Wakeup;
 use carillon_core::channel::{Channel, Namespace};
@@ -15,6 +15,7 @@ use carillon_core::position::{Epoch, Position};
 use carillon_core::time::{Millis, Seconds};
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A service behind a port did not do its work. What it did is unknown unless the method says otherwise.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -116,6 +117,16 @@ pub trait Leases {
         generation: Option<u64>,
     ) -> impl Future<Output = Answer<Released>> + Send;
 
+    /// Gives the lease back, writing the cursor where there is one, and that a wake-up comes at `retry_at` (P2). `false`: the
+    /// lease is lost.
+    fn postpone(
+        &self,
+        key: &ShardKey,
+        owner: &str,
+        cursor: Option<Position>,
+        retry_at: Millis,
+    ) -> impl Future<Output = Answer<bool>> + Send;
+
     /// Unlists an empty shard and gives its lease back, one transaction on condition of owner and `gen` (D5). The cursor goes
     /// with it: the next subscriber begins the window at its own `from`. `false`: something changed.
     fn unlist(&self, key: &ShardKey, owner: &str, generation: u64) -> impl Future<Output = Answer<bool>> + Send;
@@ -182,11 +193,12 @@ impl<T: Log + Heads + Shards + Leases + Subscriptions + Connections + Namespaces
 
 /// The wake-up queue: standard, so a wake-up may come late, twice or out of order.
 pub trait Queue: Send + Sync {
-    /// Sends wake-ups; what fails in part is sent again for that part (P3).
+    /// Sends wake-ups, which come `delay` later at the earliest, in whole seconds and 15 minutes at most; what fails in part is
+    /// sent again for that part (P3).
     ///
     /// # Errors
     /// When one of them could not be sent; the others may have been.
-    fn send(&self, wakeups: &[Wakeup]) -> impl Future<Output = Answer<()>> + Send;
+    fn send(&self, wakeups: &[Wakeup], delay: Duration) -> impl Future<Output = Answer<()>> + Send;
 }
 
 /// API Gateway's @connections.
@@ -199,6 +211,57 @@ pub trait Posts: Send + Sync {
 
     /// Closes one connection; a connection that is gone already is no error.
     fn close(&self, connection: &ConnectionId) -> impl Future<Output = Answer<()>> + Send;
+}
+
+/// IoT Core, for those who publish to its MQTT subscribers.
+pub trait Mqtt: Send + Sync {
+    /// Publishes one message on its channel's topic at QoS 1: one attempt, two seconds at most. `json` is the event with its
+    /// position in it, which also goes along as user properties.
+    ///
+    /// # Errors
+    /// When the service refuses us altogether (missing permission, wrong address).
+    fn publish(
+        &self,
+        channel: &Channel,
+        position: Position,
+        json: &str,
+        retain: bool,
+    ) -> impl Future<Output = Answer<MqttOutcome>> + Send;
+}
+
+/// IoT Core, for those who listen: what is published on channels, as it is published, without a promise (W2).
+pub trait Live: Send + Sync {
+    /// What one listener hears.
+    type Feed: Feed;
+
+    /// Listens to channels until the feed is dropped. It begins without a connection: [`LiveEvent::Joined`] says when there is one.
+    fn listen(&self, channels: &[Channel]) -> Self::Feed;
+}
+
+/// What one listener hears.
+pub trait Feed: Send {
+    /// The next thing. It can be given up and called again without a loss, and waits for ever where nothing happens.
+    fn next(&mut self) -> impl Future<Output = LiveEvent> + Send;
+}
+
+/// Something that a listener hears.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LiveEvent {
+    /// From here on it hears what is published on all its channels, as far as IoT Core brings it.
+    Joined,
+    /// A message.
+    Message {
+        /// Its channel.
+        channel: Channel,
+        /// Its position.
+        position: Position,
+        /// The event with its position in it.
+        json: Arc<str>,
+    },
+    /// Some messages were dropped, because the listener did not take them in time: the log has them.
+    Lagged,
+    /// It hears nothing until the next [`LiveEvent::Joined`].
+    Away,
 }
 
 /// The clock.

@@ -13,6 +13,7 @@ use carillon_core::position::Position;
 use carillon_core::time::Millis;
 use futures_util::stream::{self, StreamExt};
 use std::collections::HashMap;
+use std::time::Duration;
 
 /// Channels of one call that are appended to at the same time.
 const PARALLEL_CHANNELS: usize = 16;
@@ -55,8 +56,8 @@ impl<S: Store, Q: Queue, C: Clock> Engine<S, Q, C> {
             .collect()
             .await;
         let wakeups: Vec<Wakeup> = done.iter().flat_map(|(_, wakeups)| wakeups.iter().cloned()).collect();
-        // I11: nobody listens, no call.
-        let sent = if wakeups.is_empty() { Ok(()) } else { self.queue.send(&wakeups).await.map_err(unavailable) };
+        // I11: nobody listens and MQTT is off, no call.
+        let sent = if wakeups.is_empty() { Ok(()) } else { self.queue.send(&wakeups, Duration::ZERO).await.map_err(unavailable) };
         for (group, wakeups) in done {
             for (index, fate) in group {
                 let woken = if wakeups.is_empty() { Ok(()) } else { sent.clone() };
@@ -141,7 +142,10 @@ impl<S: Store, Q: Queue, C: Clock> Engine<S, Q, C> {
         match self.store.head(&channel, self.clock.now()).await {
             Ok(head) => {
                 let listed = head.map(|head| head.listed).unwrap_or_default();
-                let wakeups = listed.into_iter().map(|shard| Wakeup::wake(ShardKey::new(&channel, shard))).collect();
+                let shards = listed.into_iter().map(|shard| ShardKey::new(&channel, shard));
+                // P2: MQTT is a shard too, and who listens there only IoT Core knows.
+                let mqtt = options.mqtt.then(|| ShardKey::mqtt(&channel));
+                let wakeups = shards.chain(mqtt).map(Wakeup::wake).collect();
                 (fates, wakeups)
             }
             Err(error) => (all_fail(fates.iter().map(|(index, _)| *index), &unavailable(error)), Vec::new()),

@@ -158,7 +158,13 @@ impl Previous {
     }
 }
 
-/// Names a shard: a slice of a channel's subscriptions.
+/// The number under which a channel's MQTT shard is kept (P2), which no shard of subscriptions reaches (S5).
+const MQTT_SHARD: u32 = u32::MAX;
+
+/// What the MQTT shard is called in keys and wake-ups.
+const MQTT_SHARD_NAME: &str = "mqtt";
+
+/// Names a shard: a slice of a channel's subscriptions, or what the channel owes to MQTT.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ShardKey {
     /// The channel.
@@ -173,10 +179,25 @@ impl ShardKey {
     pub fn new(channel: &Channel, shard: u32) -> Self {
         Self { channel: channel.clone(), shard }
     }
+
+    /// The shard of `channel` that is drained into IoT Core.
+    #[must_use]
+    pub fn mqtt(channel: &Channel) -> Self {
+        Self::new(channel, MQTT_SHARD)
+    }
+
+    /// Whether it is drained into IoT Core.
+    #[must_use]
+    pub const fn is_mqtt(&self) -> bool {
+        self.shard == MQTT_SHARD
+    }
 }
 
 impl fmt::Display for ShardKey {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_mqtt() {
+            return write!(formatter, "{}#{MQTT_SHARD_NAME}", self.channel);
+        }
         write!(formatter, "{}#{}", self.channel, self.shard)
     }
 }
@@ -194,6 +215,8 @@ pub struct Shard {
     pub cursor: Option<Position>,
     /// How far an unfinished round had come.
     pub checkpoint: Option<Checkpoint>,
+    /// When a wake-up comes that was sent because the shard could not be drained (P2). It may lie in the past.
+    pub retry_at: Option<Millis>,
     /// When the row expires.
     pub exp: Seconds,
 }
@@ -331,4 +354,15 @@ pub enum PostOutcome {
     /// Not now: the client's buffer is full or the account over its rate (429), or the answer did not come within two seconds,
     /// or the service failed (5xx).
     Throttled,
+}
+
+/// What became of publishing a message to IoT Core.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MqttOutcome {
+    /// IoT Core has it.
+    Taken,
+    /// No answer came in time: it may be there, or still get there.
+    Unknown,
+    /// IoT Core did not take it: it could not be reached, is over its rate, or failed.
+    Away,
 }

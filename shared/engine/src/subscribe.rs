@@ -10,9 +10,10 @@ use carillon_core::fault::{ErrorCode, Fault};
 use carillon_core::limits::{SHARD_SUBSCRIPTIONS, SUBSCRIPTIONS};
 use carillon_core::namespace::NamespaceOptions;
 use carillon_core::position::Position;
+use std::time::Duration;
 
 /// Times that a subscribe begins again because the epoch moved under it, or a transaction conflicts.
-const TRIES: u32 = 12;
+pub(crate) const TRIES: u32 = 12;
 
 /// How long the first needed entry has to live on for a position to be recovered, in seconds (S4): the drain must get there.
 const NEEDED_SECONDS: u64 = 60;
@@ -27,11 +28,11 @@ pub struct Subscribed {
 }
 
 /// Where the channel stood at the beginning of a subscribe.
-struct Standing {
-    head: Head,
-    tail: Option<Tail>,
+pub(crate) struct Standing {
+    pub(crate) head: Head,
+    pub(crate) tail: Option<Tail>,
     /// The newest position: H0.
-    newest: Position,
+    pub(crate) newest: Position,
 }
 
 impl<S: Store, Q: Queue, C: Clock> Engine<S, Q, C> {
@@ -98,7 +99,7 @@ impl<S: Store, Q: Queue, C: Clock> Engine<S, Q, C> {
         }
 
         if let Some(since) = resumed {
-            self.queue.send(&[Wakeup::resume(key.clone())]).await?;
+            self.queue.send(&[Wakeup::resume(key.clone())], Duration::ZERO).await?;
             return Ok(Some((Subscribed { position: since, recovered }, inverse)));
         }
         // S3: acknowledging H0 would lose what was appended since by publishers that did not see this shard listed.
@@ -113,7 +114,7 @@ impl<S: Store, Q: Queue, C: Clock> Engine<S, Q, C> {
     }
 
     /// S1: the head, made or rotated where that is due, and the newest entry. None: look again.
-    async fn standing(&self, channel: &Channel, options: &NamespaceOptions) -> Answer<Option<Standing>> {
+    pub(crate) async fn standing(&self, channel: &Channel, options: &NamespaceOptions) -> Answer<Option<Standing>> {
         let head = self.head_or_new(channel, options).await?;
         let now = self.clock.now();
         let tail = if head.started { self.store.newest(channel, head.epoch, now).await? } else { None };
@@ -131,7 +132,7 @@ impl<S: Store, Q: Queue, C: Clock> Engine<S, Q, C> {
     }
 
     /// S4: whether everything after `since` is in the log, for as long as it takes to send it.
-    async fn is_recovered(&self, channel: &Channel, standing: &Standing, since: Position) -> Answer<bool> {
+    pub(crate) async fn is_recovered(&self, channel: &Channel, standing: &Standing, since: Position) -> Answer<bool> {
         let Standing { head, newest, .. } = standing;
         if since == *newest {
             return Ok(true);

@@ -14,6 +14,8 @@ pub struct Wakeup {
     pub kind: WakeupKind,
     /// Which shard.
     pub key: ShardKey,
+    /// How many times in a row the work was put off because IoT Core was away (P2).
+    pub put_off: u32,
 }
 
 /// Why a shard is woken.
@@ -46,27 +48,55 @@ struct Body {
     kind: WakeupKind,
     filter: String,
     channel: String,
-    k: u32,
+    k: Shard,
+    #[serde(default, rename = "n", skip_serializing_if = "is_zero")]
+    put_off: u32,
+}
+
+/// A shard's number, or the name of the MQTT shard.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Shard {
+    Number(u32),
+    Name(MqttName),
+}
+
+#[derive(Serialize, Deserialize)]
+enum MqttName {
+    #[serde(rename = "mqtt")]
+    Mqtt,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+const fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 impl Wakeup {
     /// A wake-up after an append.
     #[must_use]
     pub const fn wake(key: ShardKey) -> Self {
-        Self { kind: WakeupKind::Wake, key }
+        Self { kind: WakeupKind::Wake, key, put_off: 0 }
     }
 
     /// A wake-up for a subscriber that came back.
     #[must_use]
     pub const fn resume(key: ShardKey) -> Self {
-        Self { kind: WakeupKind::Resume, key }
+        Self { kind: WakeupKind::Resume, key, put_off: 0 }
+    }
+
+    /// The same work once more, later (P2).
+    #[must_use]
+    pub fn put_off(&self) -> Self {
+        Self { put_off: self.put_off.saturating_add(1), ..self.clone() }
     }
 
     /// The body of the queue message.
     #[must_use]
     pub fn encode(&self) -> String {
         let channel = self.key.channel.as_str().to_owned();
-        let body = Body { v: VERSION, kind: self.kind, filter: channel.clone(), channel, k: self.key.shard };
+        let k = if self.key.is_mqtt() { Shard::Name(MqttName::Mqtt) } else { Shard::Number(self.key.shard) };
+        let body = Body { v: VERSION, kind: self.kind, filter: channel.clone(), channel, k, put_off: self.put_off };
         serde_json::to_string(&body).expect("strings and numbers make JSON")
     }
 
@@ -79,7 +109,12 @@ impl Wakeup {
         if body.v != VERSION {
             return Err(WakeupError::Version(body.v));
         }
-        Ok(Self { kind: body.kind, key: ShardKey::new(&Channel::parse(&body.channel)?, body.k) })
+        let channel = Channel::parse(&body.channel)?;
+        let key = match body.k {
+            Shard::Number(shard) => ShardKey::new(&channel, shard),
+            Shard::Name(MqttName::Mqtt) => ShardKey::mqtt(&channel),
+        };
+        Ok(Self { kind: body.kind, key, put_off: body.put_off })
     }
 }
 
@@ -90,7 +125,8 @@ mod tests {
     #[test]
     fn a_body_reads_back_as_it_was_written() {
         let key = ShardKey::new(&Channel::parse("orders/42").expect("a channel"), 3);
-        for wakeup in [Wakeup::wake(key.clone()), Wakeup::resume(key)] {
+        let mqtt = Wakeup::wake(ShardKey::mqtt(&key.channel));
+        for wakeup in [Wakeup::wake(key.clone()), Wakeup::resume(key), mqtt.put_off().put_off(), mqtt] {
             assert_eq!(Wakeup::decode(&wakeup.encode()).expect("a wake-up"), wakeup);
         }
     }
@@ -99,7 +135,9 @@ mod tests {
     fn the_body_is_as_documented() {
         let key = ShardKey::new(&Channel::parse("orders/42").expect("a channel"), 0);
         let body = r#"{"v":1,"kind":"wake","filter":"orders/42","channel":"orders/42","k":0}"#;
-        assert_eq!(Wakeup::wake(key).encode(), body);
+        assert_eq!(Wakeup::wake(key.clone()).encode(), body);
+        let body = r#"{"v":1,"kind":"wake","filter":"orders/42","channel":"orders/42","k":"mqtt","n":1}"#;
+        assert_eq!(Wakeup::wake(ShardKey::mqtt(&key.channel)).put_off().encode(), body);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use carillon_core::position::{Epoch, Position};
 use carillon_core::time::{Millis, Seconds};
 use carillon_engine::drain::{Drain, DrainOptions, Received};
 use carillon_engine::engine::Engine;
-use carillon_engine::memory::{Behaviour, Faults, Memory, MemoryPosts, MemoryQueue, Storm};
+use carillon_engine::memory::{Behaviour, Faults, Memory, MemoryIot, MemoryPosts, MemoryQueue, Storm};
 use carillon_engine::ports::{Clock, Heads, Log, Namespaces};
 use carillon_engine::rows::{Dialect, RotateOutcome, Rotation, ShardKey};
 use carillon_engine::wakeup::{Wakeup, WakeupKind};
@@ -33,6 +33,7 @@ struct Fixture {
     store: Memory,
     queue: MemoryQueue,
     posts: MemoryPosts,
+    iot: MemoryIot,
     clock: TestClock,
     engine: Engine<Memory, MemoryQueue, TestClock>,
     channel: Channel,
@@ -46,7 +47,22 @@ impl Fixture {
     fn with_posts(posts: MemoryPosts) -> Self {
         let (store, queue, clock) = (Memory::default(), MemoryQueue::default(), TestClock(Instant::now()));
         let engine = Engine::seeded(store.clone(), queue.clone(), clock, 1);
-        Self { store, queue, posts, clock, engine, channel: Channel::parse("orders/42").expect("a channel") }
+        let iot = MemoryIot::default();
+        Self { store, queue, posts, iot, clock, engine, channel: Channel::parse("orders/42").expect("a channel") }
+    }
+
+    /// Sets options of the channel's namespace.
+    async fn set_options(&self, changes: &[(&str, u64)]) {
+        let mut options = NamespaceOptions::default();
+        for (name, value) in changes {
+            options.set(name, *value).expect("within its range");
+        }
+        self.store.set_namespace(&self.channel.namespace(), &options).await.expect("set");
+    }
+
+    /// The offsets that came over MQTT, in the order in which they came.
+    fn over_mqtt(&self) -> Vec<u64> {
+        self.iot.published(&self.channel).iter().map(|(position, _)| position.offset).collect()
     }
 
     async fn connected(&self, name: &str) -> ConnectionId {
@@ -93,7 +109,7 @@ impl Fixture {
 
     async fn drain_batch(&self, batch: Vec<Received>, within: Duration) -> Vec<String> {
         let options = DrainOptions { parallel_posts: 4 };
-        let drain = Drain::new(self.store.clone(), self.queue.clone(), self.posts.clone(), self.clock, options);
+        let drain = Drain::new(self.store.clone(), self.queue.clone(), self.posts.clone(), self.iot.clone(), self.clock, options);
         drain.drain(batch, self.clock.now().plus(u64::try_from(within.as_millis()).expect("short"))).await
     }
 
@@ -120,6 +136,7 @@ const LONG: Duration = Duration::from_secs(15);
 #[tokio::test(start_paused = true)]
 async fn i11_an_event_that_nobody_listens_to_costs_no_queue_message() {
     let fixture = Fixture::new();
+    fixture.set_options(&[("mqtt", 0)]).await;
     assert_eq!(fixture.publish(&["a"]).await, [(1, false)]);
     assert_eq!(fixture.queue.take(), None);
 }
@@ -293,6 +310,7 @@ async fn d5_an_empty_shard_is_unlisted_and_wakes_nobody_any_more() {
     fixture.publish(&["a"]).await;
     assert!(fixture.drain(LONG).await.is_empty());
     fixture.publish(&["b"]).await;
+    assert_eq!(fixture.queue.take(), Some(Wakeup::wake(ShardKey::mqtt(&fixture.channel))));
     assert_eq!(fixture.queue.take(), None);
     let late = fixture.subscribed("d=").await;
     fixture.publish(&["c"]).await;
@@ -309,7 +327,7 @@ async fn d1_a_resume_stays_in_the_queue_while_the_lease_is_held() {
         .await
         .expect("taken");
     for (kind, fails) in [(WakeupKind::Resume, true), (WakeupKind::Wake, false)] {
-        let wakeup = Wakeup { kind, key: fixture.shard() };
+        let wakeup = Wakeup { kind, key: fixture.shard(), put_off: 0 };
         let failed = fixture.drain_batch(vec![Received { message_id: "m".to_owned(), wakeup }], LONG).await;
         assert_eq!(!failed.is_empty(), fails, "{kind:?}");
     }
@@ -487,4 +505,105 @@ async fn history_of_a_channel_that_nobody_published_to_is_empty_and_makes_no_row
     let page = fixture.engine.history(&fixture.channel, None, 10).await.expect("a page");
     assert_eq!((page.events.len(), page.epoch, page.next), (0, Epoch(0), None));
     assert_eq!(fixture.store.head(&fixture.channel, fixture.clock.now()).await.expect("read"), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn p2_messages_go_over_mqtt_in_order_with_their_position() {
+    let fixture = Fixture::new();
+    fixture.publish(&["a", "b"]).await;
+    fixture.publish(&["c"]).await;
+    assert!(fixture.drain(LONG).await.is_empty());
+    assert_eq!(fixture.over_mqtt(), [1, 2, 3]);
+    let (position, json) = fixture.iot.published(&fixture.channel).remove(2);
+    let json: Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!((json["id"].as_str(), json["offset"].as_u64()), (Some("c"), Some(3)));
+    assert_eq!(json["epoch"], position.epoch.to_string());
+    assert_eq!(fixture.iot.retained(&fixture.channel), None, "nobody asked for it");
+    fixture.publish(&["d"]).await;
+    assert!(fixture.drain(LONG).await.is_empty());
+    assert_eq!(fixture.over_mqtt(), [1, 2, 3, 4], "the cursor stands behind what went out");
+}
+
+#[tokio::test(start_paused = true)]
+async fn p2_a_namespace_may_retain_and_may_leave_mqtt_out() {
+    let fixture = Fixture::new();
+    fixture.set_options(&[("retain", 1)]).await;
+    fixture.publish(&["a", "b"]).await;
+    assert!(fixture.drain(LONG).await.is_empty());
+    assert_eq!(fixture.iot.retained(&fixture.channel).map(|position| position.offset), Some(2));
+
+    let without = Fixture::new();
+    without.publish(&["a"]).await;
+    without.set_options(&[("mqtt", 0)]).await;
+    assert!(without.drain(LONG).await.is_empty(), "a publisher that did not know it yet woke for nothing");
+    assert!(without.over_mqtt().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn p2_what_was_published_before_mqtt_was_switched_on_stays_in_the_log() {
+    let fixture = Fixture::new();
+    fixture.set_options(&[("mqtt", 0)]).await;
+    fixture.publish(&["a"]).await;
+    let on = NamespaceOptions { mqtt_since: Some(fixture.clock.now()), ..NamespaceOptions::default() };
+    fixture.store.set_namespace(&fixture.channel.namespace(), &on).await.expect("set");
+    tokio::time::sleep(Duration::from_secs(61)).await;
+    fixture.publish(&["b"]).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    fixture.publish(&["c"]).await;
+    assert!(fixture.drain(LONG).await.is_empty());
+    assert_eq!(fixture.over_mqtt(), [3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn p2_an_outage_of_iot_core_delays_mqtt_alone_and_costs_one_wake_up_at_a_time() {
+    let fixture = Fixture::new();
+    let client = fixture.subscribed("c=").await;
+    fixture.publish(&["a"]).await;
+    fixture.drain(LONG).await;
+    fixture.iot.set_away(true);
+    for id in ["b", "c", "d"] {
+        fixture.publish(&[id]).await;
+        assert!(fixture.drain(LONG).await.is_empty(), "an outage fails no wake-up");
+    }
+    assert_eq!(fixture.received(&client), ["1", "2", "3", "4"]);
+    assert_eq!(fixture.over_mqtt(), [1]);
+
+    let mut waits = Vec::new();
+    for _ in 0..5 {
+        let began = Instant::now();
+        let wakeup = fixture.queue.next().await;
+        waits.push(began.elapsed().as_secs());
+        assert_eq!(fixture.queue.take(), None, "one looks for all");
+        let received = Received { message_id: format!("look {}", waits.len()), wakeup };
+        if waits.len() == 5 {
+            fixture.iot.set_away(false);
+        }
+        assert!(fixture.drain_batch(vec![received], LONG).await.is_empty());
+    }
+    assert_eq!(waits, [1, 2, 4, 8, 15]);
+    assert_eq!(fixture.over_mqtt(), [1, 2, 3, 4]);
+    assert_eq!(fixture.queue.take(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn p2_a_drain_over_mqtt_stops_before_its_deadline_and_goes_on_where_it_was() {
+    let fixture = Fixture::new();
+    fixture.publish(&["a", "b"]).await;
+    // Stop at 3 s before the end, and 4 s earlier: there is no time left.
+    assert!(fixture.drain(Duration::from_secs(7)).await.is_empty());
+    assert!(fixture.over_mqtt().is_empty());
+    assert!(fixture.drain(LONG).await.is_empty());
+    assert_eq!(fixture.over_mqtt(), [1, 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn p2_a_message_that_cannot_be_read_is_left_out_and_the_rest_goes_on() {
+    let fixture = Fixture::new();
+    fixture.publish(&["a"]).await;
+    fixture.publish(&["b"]).await;
+    fixture.publish(&["c"]).await;
+    let head = fixture.store.head(&fixture.channel, fixture.clock.now()).await.expect("an answer").expect("a head");
+    fixture.store.corrupt(&fixture.channel, head.epoch, 2);
+    assert!(fixture.drain(LONG).await.is_empty());
+    assert_eq!(fixture.over_mqtt(), [1, 3]);
 }

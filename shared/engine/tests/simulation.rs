@@ -8,13 +8,14 @@
 use carillon_core::channel::Channel;
 use carillon_core::connection::{ConnectionId, Principal};
 use carillon_core::event::{Attribute, Data, Event, Identity};
+use carillon_core::namespace::NamespaceOptions;
 use carillon_core::position::{Epoch, Position};
 use carillon_core::time::Millis;
 use carillon_engine::drain::{Drain, DrainOptions, Received};
 use carillon_engine::engine::Engine;
-use carillon_engine::memory::{Behaviour, Faults, Memory, MemoryPosts, MemoryQueue, Storm};
-use carillon_engine::ports::{Answer, Clock, Posts};
-use carillon_engine::rows::{Dialect, PostOutcome, ShardKey};
+use carillon_engine::memory::{Behaviour, Faults, IotFaults, Memory, MemoryIot, MemoryPosts, MemoryQueue, Storm};
+use carillon_engine::ports::{Answer, Clock, Mqtt, Namespaces, Posts};
+use carillon_engine::rows::{Dialect, MqttOutcome, PostOutcome, ShardKey};
 use carillon_engine::subscribe::Subscribed;
 use serde_json::Value;
 use std::cell::{Cell, RefCell};
@@ -39,6 +40,7 @@ const VISIBILITY: Duration = Duration::from_secs(30);
 struct Scenario {
     name: &'static str,
     faults: Faults,
+    iot: IotFaults,
     /// How likely an invocation is killed.
     crash: f64,
     /// How likely a wake-up comes twice.
@@ -58,6 +60,7 @@ struct Scenario {
 const CALM: Scenario = Scenario {
     name: "calm",
     faults: Faults { refused: 0.0, unanswered: 0.0, conflict: 0.0 },
+    iot: IotFaults { unanswered: 0.0, away: 0.0, lost: 0.0, repeated: 0.0, late: 0.0 },
     crash: 0.0,
     repeat: 0.1,
     skew_ms: 1_000,
@@ -72,11 +75,17 @@ const HOUR: u64 = 3_600;
 
 /// 26 hours after an entry it is gone, and an hour before that its epoch ends.
 #[expect(clippy::single_range_in_vec_init, reason = "one further phase, whose length is drawn from the range")]
-const SCENARIOS: [Scenario; 9] = [
+const SCENARIOS: [Scenario; 10] = [
     CALM,
     Scenario { name: "repeats", repeat: 0.6, ..CALM },
     Scenario { name: "conflicts", faults: Faults { conflict: 0.4, ..CALM.faults }, leavers: 2, subscribers: 6, ..CALM },
     Scenario { name: "crashes", crash: 0.3, ..CALM },
+    Scenario {
+        name: "IoT Core is shaky",
+        iot: IotFaults { unanswered: 0.15, away: 0.2, lost: 0.1, repeated: 0.1, late: 0.2 },
+        crash: 0.05,
+        ..CALM
+    },
     Scenario {
         name: "unanswered",
         faults: Faults { refused: 0.02, unanswered: 0.02, conflict: 0.05 },
@@ -91,6 +100,7 @@ const SCENARIOS: [Scenario; 9] = [
     Scenario {
         name: "everything",
         faults: Faults { refused: 0.01, unanswered: 0.01, conflict: 0.1 },
+        iot: IotFaults { unanswered: 0.05, away: 0.05, lost: 0.1, repeated: 0.1, late: 0.1 },
         crash: 0.1,
         repeat: 0.4,
         skew_ms: 2_000,
@@ -163,18 +173,36 @@ struct HoldersPosts {
     violation: Arc<std::sync::Mutex<Option<String>>>,
 }
 
-impl Posts for HoldersPosts {
-    async fn post(&self, connection: &ConnectionId, frame: &Arc<str>) -> Answer<PostOutcome> {
+impl HoldersPosts {
+    fn check(&self, receiver: impl std::fmt::Display) {
         let holder = self.store.holder(&self.key);
         if holder.as_deref() != Some(&self.owner) {
-            let text = format!("I6: {} posted to {connection} while {holder:?} held {}", self.owner, self.key);
+            let text = format!("I6: {} posted to {receiver} while {holder:?} held {}", self.owner, self.key);
             self.violation.lock().expect("no panic under it").get_or_insert(text);
         }
+    }
+}
+
+impl Posts for HoldersPosts {
+    async fn post(&self, connection: &ConnectionId, frame: &Arc<str>) -> Answer<PostOutcome> {
+        self.check(connection);
         self.posts.post(connection, frame).await
     }
 
     async fn close(&self, connection: &ConnectionId) -> Answer<()> {
         self.posts.close(connection).await
+    }
+}
+
+/// Publishes to IoT Core that check I6 likewise.
+#[derive(Clone)]
+struct HoldersIot(HoldersPosts, MemoryIot);
+
+impl Mqtt for HoldersIot {
+    async fn publish(&self, channel: &Channel, position: Position, json: &str, retain: bool) -> Answer<MqttOutcome> {
+        let Self(of, iot) = self;
+        of.check("IoT Core");
+        iot.publish(channel, position, json, retain).await
     }
 }
 
@@ -192,6 +220,7 @@ struct World {
     store: Memory,
     queue: MemoryQueue,
     posts: MemoryPosts,
+    iot: MemoryIot,
     begin: Instant,
     channel: Channel,
     /// Invocations that were killed or got an error: what I2 forgives.
@@ -214,6 +243,7 @@ impl World {
             store: Memory::in_storm(storm.clone()),
             queue: MemoryQueue::in_storm(storm.clone()),
             posts: MemoryPosts::in_storm(storm.clone()),
+            iot: MemoryIot::in_storm(storm.clone(), scenario.iot),
             storm,
             begin: Instant::now(),
             channel: Channel::parse("orders/42").expect("a channel"),
@@ -228,6 +258,8 @@ impl World {
     }
 
     async fn live(self: Rc<Self>) -> Result<Shown, String> {
+        let retained = NamespaceOptions { retain: true, ..NamespaceOptions::default() };
+        self.store.calm().set_namespace(&self.channel.namespace(), &retained).await.map_err(|error| error.to_string())?;
         let pump = tokio::task::spawn_local(Rc::clone(&self).pump());
         let mut delivered = 0;
         let mut positions: Vec<Position> = Vec::new();
@@ -404,7 +436,8 @@ impl World {
             let clock = self.clock();
             // The deadline is Lambda's, whose clock this process need not share.
             let deadline = Millis(clock.now().0 - clock.ahead_ms + 15_000);
-            let drain = Drain::new(self.store.clone(), self.queue.clone(), posts, clock, options);
+            let iot = HoldersIot(posts.clone(), self.iot.clone());
+            let drain = Drain::new(self.store.clone(), self.queue.clone(), posts, iot, clock, options);
             let batch = vec![received.clone()];
             let failed = self.invoke(DRAIN_TIMEOUT, async move { drain.drain(batch, deadline).await }).await;
             match failed {
@@ -434,7 +467,7 @@ impl World {
         let mut idle = 0;
         for _ in 0..20_000 {
             sleep(Duration::from_millis(50)).await;
-            idle = if self.invocations.get() == 0 { idle + 1 } else { 0 };
+            idle = if self.invocations.get() == 0 && !self.queue.has_delayed() { idle + 1 } else { 0 };
             if idle == 20 {
                 return Ok(());
             }
@@ -453,6 +486,7 @@ impl World {
         for subscriber in subscribers.iter().filter(|subscriber| !subscriber.left.get()) {
             delivered += self.check_subscriber(subscriber, &log)?;
         }
+        delivered += self.check_mqtt(&log)?;
         for (key, listed) in self.store.shards_with_subscriptions() {
             if !listed {
                 return Err(format!("I7: {key} has subscriptions and is not listed"));
@@ -491,6 +525,30 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// Over MQTT everything came, whatever is repeated; what is new came in order, and what is retained is the newest (I13).
+    fn check_mqtt(&self, log: &[(Position, carillon_core::event::EventJson)]) -> Result<u64, String> {
+        let came = self.iot.published(&self.channel);
+        let mut newest = None;
+        for (position, _) in &came {
+            let newest_before = newest.replace(newest.unwrap_or(*position).max(*position));
+            let is_next = newest_before.is_none_or(|before: Position| {
+                *position <= before || position.epoch > before.epoch || position.offset == before.offset + 1
+            });
+            if !is_next {
+                return Err(format!("P2: {position} came over MQTT after {newest_before:?}, and what is between did not"));
+            }
+        }
+        let came: BTreeSet<Position> = came.into_iter().map(|(position, _)| position).collect();
+        if let Some((missing, _)) = log.iter().find(|(position, _)| !came.contains(position)) {
+            return Err(format!("P2: {missing} did not come over MQTT"));
+        }
+        let retained = self.iot.retained(&self.channel);
+        if let Some((last, _)) = log.last().filter(|(last, _)| retained != Some(*last)) {
+            return Err(format!("I13: {retained:?} is retained, and the newest is {last}"));
+        }
+        Ok(came.len() as u64)
     }
 
     /// Walks what a subscriber got with the client's rule.

@@ -4,9 +4,10 @@
 use crate::json::{self, Kind, Members, ObjectWriter, missing};
 use base64::prelude::{BASE64_STANDARD, Engine};
 use carillon_core::channel::Channel;
-use carillon_core::event::{Attribute, DEFAULT_TYPE, Data, Event, Extension, ExtensionName, Identity};
+use carillon_core::event::{Attribute, DEFAULT_TYPE, Data, Event, EventJson, Extension, ExtensionName, Identity};
 use carillon_core::fault::Fault;
 use carillon_core::limits::{EVENT_BYTES, EVENT_SOURCE_BYTES};
+use carillon_core::position::Position;
 use carillon_core::time::Millis;
 use serde_json::value::RawValue;
 use time::OffsetDateTime;
@@ -94,6 +95,17 @@ pub fn encode(event: &Event) -> String {
         }
     }
     object.finish()
+}
+
+/// The event with its position in it, as MQTT and SSE carry it: the members `epoch` and `offset` at its end. No event has them of
+/// its own, since no extension can have their names.
+///
+/// None where the text is no JSON object, which the log never held.
+#[must_use]
+pub fn placed(event: &EventJson, position: Position) -> Option<String> {
+    let members = event.as_str().strip_suffix('}')?;
+    let comma = if members.trim_end().ends_with('{') { "" } else { "," };
+    Some(format!(r#"{members}{comma}"epoch":"{}","offset":{}}}"#, position.epoch, position.offset))
 }
 
 /// A moment as RFC 3339 writes it, in UTC.
@@ -320,6 +332,14 @@ mod tests {
         let value = json::parse("event", text);
         let event = value.and_then(|value| Members::of("event", value)).and_then(|members| decode(members, &defaults(), None));
         event.map_err(|fault| fault.message.into_owned())
+    }
+
+    #[test]
+    fn a_position_is_the_event_s_last_two_members() {
+        let at = |json: &str| placed(&EventJson::from_log(json), "1700-41".parse().expect("a position"));
+        assert_eq!(at(r#"{"id":"1"}"#).as_deref(), Some(r#"{"id":"1","epoch":"1700","offset":41}"#));
+        assert_eq!(at("{}").as_deref(), Some(r#"{"epoch":"1700","offset":41}"#));
+        assert_eq!(at("7"), None);
     }
 
     #[track_caller]

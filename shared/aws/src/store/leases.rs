@@ -14,6 +14,7 @@ const ACQUIRE: &str = "acquiring a lease";
 const CHECKPOINT: &str = "writing a checkpoint";
 const ADVANCE: &str = "moving a cursor";
 const RELEASE: &str = "releasing a lease";
+const POSTPONE: &str = "postponing a drain";
 const UNLIST: &str = "unlisting a shard";
 
 impl Leases for DynamoStore {
@@ -88,6 +89,24 @@ impl Leases for DynamoStore {
             Written::Refused(item) if rows::owner(&item) == Some(owner) => Ok(Released::Changed),
             Written::Refused(_) => Ok(Released::Lost),
         }
+    }
+
+    async fn postpone(&self, key: &ShardKey, owner: &str, cursor: Option<Position>, retry_at: Millis) -> Answer<bool> {
+        let mut set = "SET #retryAt = :retryAt".to_owned();
+        let mut placeholders = HashMap::from([name(attribute::OWNER), name(attribute::UNTIL), name(attribute::RETRY_AT)]);
+        let mut contents = HashMap::from([(":owner".to_owned(), text(owner)), (":retryAt".to_owned(), number(retry_at.0))]);
+        if let Some(cursor) = cursor {
+            set.push_str(", #cursor = :cursor");
+            placeholders.extend([name(attribute::CURSOR)]);
+            contents.insert(":cursor".to_owned(), rows::position(cursor));
+        }
+        let request = self
+            .change(&keys::shard(key))
+            .update_expression(format!("{set} REMOVE #owner, #until"))
+            .condition_expression("#owner = :owner")
+            .set_expression_attribute_names(Some(placeholders))
+            .set_expression_attribute_values(Some(contents));
+        update(POSTPONE, request).await.map(|written| written.is_done())
     }
 
     async fn unlist(&self, key: &ShardKey, owner: &str, generation: u64) -> Answer<bool> {

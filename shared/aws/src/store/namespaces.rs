@@ -4,7 +4,7 @@
 //! is one query instead of a scan over the registry.
 
 use super::calls::{Transaction, query_all, transact};
-use super::rows::number;
+use super::rows::{attribute, number};
 use super::{DynamoStore, keys, rows};
 use aws_sdk_dynamodb::types::{TransactWriteItem, Update};
 use carillon_core::channel::Namespace;
@@ -58,7 +58,8 @@ impl DynamoStore {
     fn set_options(&self, key: &keys::Key, options: &NamespaceOptions) -> Update {
         let mut update = Update::builder().table_name(&self.registry_table).set_key(Some(key.item()));
         let mut settings = Vec::new();
-        for (name, value) in options.values() {
+        let since = options.mqtt_since.map(|since| (attribute::MQTT_SINCE, since.0));
+        for (name, value) in options.values().into_iter().chain(since) {
             settings.push(format!("#{name} = :{name}"));
             update = update
                 .expression_attribute_names(format!("#{name}"), name)

@@ -37,11 +37,14 @@ pub(crate) mod attribute {
     pub(crate) const K: &str = "k";
     pub(crate) const LAST: &str = "last";
     pub(crate) const LISTED: &str = "listed";
+    /// When a namespace's `mqtt` was switched on.
+    pub(crate) const MQTT_SINCE: &str = "mqttSince";
     pub(crate) const N: &str = "n";
     pub(crate) const OFFSET: &str = "offset";
     pub(crate) const OWNER: &str = "owner";
     pub(crate) const PREV: &str = "prev";
     pub(crate) const PRINCIPAL: &str = "principal";
+    pub(crate) const RETRY_AT: &str = "retryAt";
     pub(crate) const RID: &str = "rid";
     pub(crate) const S: &str = "s";
     pub(crate) const STARTED: &str = "started";
@@ -256,6 +259,7 @@ pub(crate) fn shard(item: &Item) -> Result<Shard, RowError> {
         listed: fields.optional_flag(attribute::LISTED)?.unwrap_or_default(),
         cursor,
         checkpoint,
+        retry_at: fields.optional_number(attribute::RETRY_AT)?.map(Millis),
         exp: expiry(item),
     })
 }
@@ -374,6 +378,7 @@ pub(crate) fn namespace_options(item: &Item) -> NamespaceOptions {
             tracing::warn!(error.chain = %fault, "a namespace's option is out of range, and its default is taken");
         }
     }
+    options.mqtt_since = fields.optional_number(attribute::MQTT_SINCE).ok().flatten().map(Millis);
     options
 }
 

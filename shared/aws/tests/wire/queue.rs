@@ -8,6 +8,7 @@ use carillon_engine::rows::ShardKey;
 use carillon_engine::wakeup::Wakeup;
 use serde_json::{Value, json};
 use std::error::Error;
+use std::time::Duration;
 
 const URL: &str = "http://queue.example/000000000000/wakeups";
 
@@ -76,6 +77,16 @@ async fn nobody_to_wake_costs_no_call() {
     assert_eq!(server.asked().len(), 0);
 }
 
+#[tokio::test]
+async fn p2_a_wake_up_for_later_says_when_in_seconds() {
+    for (delay, expected) in [(Duration::ZERO, Value::Null), (Duration::from_secs(15), json!(15)), (Duration::MAX, json!(900))] {
+        let server = Server::start([sent(&[])]).await;
+        let config = crate::support::config(&[("AWS_ENDPOINT_URL_SQS", server.address())]);
+        SqsQueue::new(&config, URL).send(&wakeups(1), delay).await.expect("sent");
+        assert_eq!(request(&server.asked()[0])["Entries"][0]["DelaySeconds"], expected);
+    }
+}
+
 fn wakeups(count: u32) -> Vec<Wakeup> {
     let channel = Channel::parse("orders/42").expect("a channel");
     (0..count).map(|shard| Wakeup::wake(ShardKey::new(&channel, shard))).collect()
@@ -103,5 +114,5 @@ fn bodies(asked: &Asked) -> Vec<String> {
 
 async fn send(server: &Server, count: u32) -> Answer<()> {
     let config = crate::support::config(&[("AWS_ENDPOINT_URL_SQS", server.address())]);
-    SqsQueue::new(&config, URL).send(&wakeups(count)).await
+    SqsQueue::new(&config, URL).send(&wakeups(count), Duration::ZERO).await
 }
