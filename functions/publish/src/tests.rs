@@ -1,4 +1,5 @@
 use super::*;
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use carillon_core::channel::Channel;
 use carillon_core::event::EventJson;
 use carillon_engine::memory::{Faults, Memory, MemoryClock, MemoryQueue, Storm};
@@ -248,6 +249,51 @@ async fn an_event_of_eventbridge_that_is_not_published_fails_the_invocation() {
     assert_eq!(Diagnostic::from(failure).error_type, "unavailable");
 }
 
+/// What the template's rule makes of a device's message.
+fn device_message(topic: &str, payload: &str) -> Value {
+    json!({"payload": BASE64_STANDARD.encode(payload), "topic": topic, "client": "sensor-7", "trace": "e37e7a4d"})
+}
+
+#[tokio::test]
+async fn a_device_s_message_is_published_once_however_often_lambda_tries() {
+    let fixture = Fixture::new();
+    let message = device_message("carillon/p/rooms/7", r#"{"celsius":21.50}"#);
+    let first = fixture.invoke(&message).await.expect("published");
+    let again = fixture.invoke(&message).await.expect("published");
+    assert_eq!((&first["results"][0]["duplicate"], &again["results"][0]["duplicate"]), (&json!(false), &json!(true)));
+    let [only] = &fixture.log("rooms/7")[..] else { panic!("one message") };
+    assert_eq!(
+        (&only["id"], &only["source"], &only["data"]),
+        (&json!("e37e7a4d"), &json!("mqtt:sensor-7"), &json!({"celsius": 21.5}))
+    );
+
+    let mut over_http = message;
+    over_http["client"] = json!("n/a");
+    over_http.as_object_mut().expect("an object").remove("trace");
+    for duplicate in [false, true] {
+        let answer = fixture.invoke(&over_http).await.expect("published");
+        assert_eq!(answer["results"][0]["duplicate"], duplicate, "the request's id stays when Lambda tries again");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_device_s_message_that_is_not_published_fails_the_invocation() {
+    for (topic, payload, code, message) in [
+        ("carillon/p/a", "21,5", "bad_request", "payload: is not JSON: "),
+        ("carillon/p/a//b", "21", "bad_request", "topic: segment 2 is empty"),
+        ("carillon/p/a", &format!("\"{}\"", "x".repeat(31_000)), "too_large", "event: 31"),
+    ] {
+        let fixture = Fixture::new();
+        let failure = fixture.invoke(&device_message(topic, payload)).await.expect_err("a failure");
+        let diagnostic = Diagnostic::from(failure);
+        assert_eq!(diagnostic.error_type, code);
+        assert!(diagnostic.error_message.starts_with(message), "{}", diagnostic.error_message);
+        assert!(fixture.log("a").is_empty());
+    }
+    let failure = Fixture::away().invoke(&device_message("carillon/p/a", "21")).await.expect_err("a failure");
+    assert_eq!(Diagnostic::from(failure).error_type, "unavailable");
+}
+
 #[tokio::test]
 async fn a_direct_invocation_is_published_once_when_lambda_tries_it_again() {
     let fixture = Fixture::new();
@@ -297,7 +343,7 @@ async fn a_source_that_is_not_served_fails_the_invocation_by_name() {
 }
 
 /// What each sample event comes to: how many messages are published, and which messages of a queue fail.
-const SAMPLES: [(&str, usize, &[&str]); 10] = [
+const SAMPLES: [(&str, usize, &[&str]); 13] = [
     ("direct-array.json", 2, &[]),
     ("direct.json", 1, &[]),
     ("eventbridge.json", 1, &[]),
@@ -306,6 +352,9 @@ const SAMPLES: [(&str, usize, &[&str]); 10] = [
     ("http-cloudevents-binary.json", 1, &[]),
     ("http-cloudevents-structured.json", 1, &[]),
     ("http.json", 1, &[]),
+    ("iot-cloudevents.json", 1, &[]),
+    ("iot-http.json", 1, &[]),
+    ("iot.json", 1, &[]),
     ("sqs-partial-failure.json", 1, &["059f36b4-87a3-44ab-83d2-66197597b1c1"]),
     ("sqs.json", 3, &[]),
 ];

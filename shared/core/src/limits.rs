@@ -54,6 +54,10 @@ pub const PUBLISH_BYTES: usize = 4 * 1024 * 1024;
 /// They are read in one page of one query whenever the connection subscribes, and deleted within one invocation when it goes.
 pub const SUBSCRIPTIONS: usize = 100;
 
+/// Channels of one stream: IoT Core lets one connection subscribe to as many, and an event's `id`, which has all their positions,
+/// stays under 2 KB.
+pub const STREAM_CHANNELS: usize = 50;
+
 /// Bytes of a frame's `ref`.
 pub const REF_BYTES: usize = 64;
 

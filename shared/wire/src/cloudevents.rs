@@ -322,6 +322,7 @@ fn is_text(content_type: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use carillon_core::position::Epoch;
     use proptest::prelude::*;
 
     fn defaults() -> Defaults<'static> {
@@ -336,7 +337,7 @@ mod tests {
 
     #[test]
     fn a_position_is_the_event_s_last_two_members() {
-        let at = |json: &str| placed(&EventJson::from_log(json), "1700-41".parse().expect("a position"));
+        let at = |json: &str| placed(&EventJson::from_log(json), Position::new(Epoch(1_700), 41));
         assert_eq!(at(r#"{"id":"1"}"#).as_deref(), Some(r#"{"id":"1","epoch":"1700","offset":41}"#));
         assert_eq!(at("{}").as_deref(), Some(r#"{"epoch":"1700","offset":41}"#));
         assert_eq!(at("7"), None);

@@ -3,6 +3,7 @@
 mod direct;
 mod eventbridge;
 mod http;
+mod iot;
 mod sqs;
 
 use crate::{Handler, Invocation};
@@ -18,6 +19,7 @@ enum Source {
     Http,
     Sqs,
     EventBridge,
+    Iot,
     Direct,
     /// One that AWS has and this function does not serve, by its name in the event.
     Unserved(String),
@@ -33,6 +35,7 @@ pub(crate) async fn handle<S: Store, Q: Queue, C: Clock>(
         Source::Http => http::handle(handler, payload, invocation).await,
         Source::Sqs => sqs::handle(handler, payload, invocation).await,
         Source::EventBridge => eventbridge::handle(handler, payload, invocation).await,
+        Source::Iot => iot::handle(handler, payload, invocation).await,
         Source::Direct => direct::handle(handler, payload, invocation).await,
         Source::Unserved(name) => {
             let fault = Fault::bad_request("eventSource", format_args!("{name:?} is not served; there is aws:sqs"));
@@ -50,6 +53,7 @@ pub(crate) async fn handle<S: Store, Q: Queue, C: Clock>(
 /// | SQS | `Records[0].eventSource` is `aws:sqs` |
 /// | SNS, S3, DynamoDB and Kinesis streams | another `Records[0].eventSource`, which SNS writes `EventSource` |
 /// | EventBridge | `detail-type`, `source` and `detail` |
+/// | a rule of IoT Core, whose envelope is our own | `topic`, `payload` and `client`, without `channel` and `specversion` |
 /// | a direct invocation | none of these, which no message has: its fields are its own, and CloudEvents' names have no capital and no hyphen |
 fn detect(payload: &str) -> Source {
     // What is an array, or has one of the names with another kind of value, can only be meant as a message.
@@ -66,6 +70,10 @@ fn detect(payload: &str) -> Source {
     if shape.detail_type.is_some() && shape.source.is_some() && shape.detail.is_some() {
         return Source::EventBridge;
     }
+    let enveloped = shape.topic.is_some() && shape.payload.is_some() && shape.client.is_some();
+    if enveloped && shape.channel.is_none() && shape.specversion.is_none() {
+        return Source::Iot;
+    }
     Source::Direct
 }
 
@@ -79,6 +87,11 @@ struct Shape {
     detail_type: Option<IgnoredAny>,
     source: Option<IgnoredAny>,
     detail: Option<IgnoredAny>,
+    topic: Option<IgnoredAny>,
+    payload: Option<IgnoredAny>,
+    client: Option<IgnoredAny>,
+    channel: Option<IgnoredAny>,
+    specversion: Option<IgnoredAny>,
 }
 
 #[derive(Deserialize)]
@@ -105,6 +118,11 @@ mod tests {
             (r#"{"Records":[{"eventSource":"aws:s3"}]}"#, Source::Unserved("aws:s3".to_owned())),
             (r#"{"detail-type":"x","source":"y","detail":{}}"#, Source::EventBridge),
             (r#"{"detail-type":"x","source":"y","detail":7}"#, Source::EventBridge),
+            (r#"{"payload":"MQ==","topic":"t/p/a","client":"n/a"}"#, Source::Iot),
+            (r#"{"payload":"MQ==","topic":"t/p/a","client":"c","trace":"e37e"}"#, Source::Iot),
+            (r#"{"payload":"MQ==","topic":"t/p/a"}"#, Source::Direct),
+            (r#"{"channel":"a","payload":"MQ==","topic":"t/p/a","client":"c"}"#, Source::Direct),
+            (r#"{"specversion":"1.0","payload":"MQ==","topic":"t/p/a","client":"c"}"#, Source::Direct),
             (r#"{"channel":"a","source":"y"}"#, Source::Direct),
             (r#"[{"channel":"a"}]"#, Source::Direct),
             (r#"{"Records":7}"#, Source::Direct),
