@@ -8,6 +8,7 @@
 //! | [`subscribe`] | the barrier (S1 to S6) |
 //! | [`history`] | what a channel's log shows |
 //! | [`drain`] | the only code that posts to subscribers (D1 to D7, G1) |
+//! | [`stream`] | what SSE and RPC subscribers get (W2, W3) |
 //! | [`memory`] | memory adapters for all ports |
 
 mod append;
@@ -22,5 +23,6 @@ pub mod ports;
 pub mod publish;
 mod random;
 pub mod rows;
+pub mod stream;
 pub mod subscribe;
 pub mod wakeup;

@@ -16,6 +16,7 @@ use carillon_engine::engine::Engine;
 use carillon_engine::memory::{Behaviour, Faults, IotFaults, Memory, MemoryIot, MemoryPosts, MemoryQueue, Storm};
 use carillon_engine::ports::{Answer, Clock, Mqtt, Namespaces, Posts};
 use carillon_engine::rows::{Dialect, MqttOutcome, PostOutcome, ShardKey};
+use carillon_engine::stream::{Item, Joined, Streams};
 use carillon_engine::subscribe::Subscribed;
 use serde_json::Value;
 use std::cell::{Cell, RefCell};
@@ -52,6 +53,8 @@ struct Scenario {
     leavers: u64,
     publishers: u64,
     messages: u64,
+    /// Stream clients, which are cut and come back all the time.
+    streams: u64,
     /// What passes before the storm goes on, in seconds, once for each further phase. In each the subscribers of the phase
     /// before are cut and come back with a position they had.
     phases: &'static [Range<u64>],
@@ -68,6 +71,7 @@ const CALM: Scenario = Scenario {
     leavers: 0,
     publishers: 3,
     messages: 4,
+    streams: 2,
     phases: &[],
 };
 
@@ -108,6 +112,7 @@ const SCENARIOS: [Scenario; 10] = [
         leavers: 3,
         publishers: 4,
         messages: 6,
+        streams: 3,
         phases: &[24 * HOUR..27 * HOUR, 5..60],
     },
 ];
@@ -214,6 +219,16 @@ struct Subscriber {
     left: Cell<bool>,
 }
 
+/// One client of streams, over all its streams.
+#[derive(Default)]
+struct StreamClient {
+    position: Cell<Option<Position>>,
+    /// From where to where each message took it.
+    steps: RefCell<Vec<(Position, Position, String)>>,
+    /// What it was told is missing, beyond what a position could not be recovered for.
+    gaps: RefCell<Vec<(Position, Position)>>,
+}
+
 struct World {
     scenario: Scenario,
     storm: Storm,
@@ -263,6 +278,7 @@ impl World {
         let pump = tokio::task::spawn_local(Rc::clone(&self).pump());
         let mut delivered = 0;
         let mut positions: Vec<Position> = Vec::new();
+        let clients: Vec<Rc<StreamClient>> = (0..self.scenario.streams).map(|_| Rc::default()).collect();
         for phase in 0..=self.scenario.phases.len() {
             if let Some(pause) = phase.checked_sub(1).map(|before| self.scenario.phases[before].clone()) {
                 sleep(Duration::from_secs(self.storm.number(pause))).await;
@@ -281,6 +297,10 @@ impl World {
                     })
                 })
                 .collect();
+            let streaming: Vec<_> = clients
+                .iter()
+                .map(|client| tokio::task::spawn_local(Rc::clone(&self).stream_client(Rc::clone(client))))
+                .collect();
             let mut tasks: Vec<JoinHandle<()>> = Vec::new();
             for (number, subscriber) in (0..).zip(&subscribers) {
                 let leaves = number < self.scenario.leavers;
@@ -293,6 +313,8 @@ impl World {
                 task.await.map_err(|error| format!("a task of the simulation ended: {error}"))?;
             }
             self.come_to_rest(phase).await?;
+            self.until_streams_have_all(&clients).await?;
+            streaming.iter().for_each(JoinHandle::abort);
             delivered += self.check(&subscribers)?;
             positions = self.history.borrow().keys().copied().collect();
             for subscriber in &subscribers {
@@ -300,6 +322,9 @@ impl World {
             }
         }
         pump.abort();
+        for client in &clients {
+            delivered += self.check_stream(client)?;
+        }
         Ok(Shown { delivered, dead_letters: self.dead_letters.get() })
     }
 
@@ -365,6 +390,61 @@ impl World {
             let (engine, id) = (self.engine(), subscriber.id.clone());
             self.invoke(Duration::from_secs(10), async move { engine.disconnect(&id).await }).await;
         }
+    }
+
+    /// A client that opens one stream after the other, each until its planned end, a fault, or a cut.
+    async fn stream_client(self: Rc<Self>, client: Rc<StreamClient>) {
+        sleep(Duration::from_millis(self.storm.number(0..2_000))).await;
+        loop {
+            let streams =
+                Arc::new(Streams::seeded(self.store.clone(), self.iot.clone(), self.clock(), self.storm.number(0..u64::MAX)));
+            let since = client.position.get();
+            let ends_at = streams.now().plus(self.storm.number(500..40_000));
+            let mut stream = streams.open(vec![(self.channel.clone(), since)], ends_at);
+            let cut = Instant::now() + Duration::from_millis(self.storm.number(100..60_000));
+            while let Ok(Some(item)) = tokio::time::timeout_at(cut, stream.next()).await {
+                if let Err(violation) = client.take(item, since) {
+                    self.violation.lock().expect("no panic under it").get_or_insert(violation);
+                }
+            }
+            sleep(Duration::from_millis(self.storm.number(0..700))).await;
+        }
+    }
+
+    /// At rest every stream has everything, at the latest with its next heartbeat.
+    async fn until_streams_have_all(&self, clients: &[Rc<StreamClient>]) -> Result<(), String> {
+        for _ in 0..1_200 {
+            if let Some(violation) = self.violation.lock().expect("no panic under it").take() {
+                return Err(violation);
+            }
+            let newest = self.store.whole_log(&self.channel).last().map(|(position, _)| *position);
+            if clients.iter().all(|client| newest.is_none_or(|newest| client.position.get() >= Some(newest))) {
+                return Ok(());
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+        Err("I3: a stream has not everything after a minute of rest".to_owned())
+    }
+
+    /// I15: over all its streams, a client has no hole and no repeat.
+    fn check_stream(&self, client: &StreamClient) -> Result<u64, String> {
+        let history = self.history.borrow();
+        let steps = client.steps.borrow();
+        for (from, to, id) in steps.iter() {
+            if history.get(to) != Some(id) {
+                return Err(format!("I4: a stream brought {id} at {to}, where the log had {:?}", history.get(to)));
+            }
+            if let Some((missing, _)) = history.range(from..to).find(|(position, _)| *position > from) {
+                return Err(format!("I15: a stream went from {from} to {to} without {missing} and without a word"));
+            }
+        }
+        let log = self.store.whole_log(&self.channel);
+        for (after, to) in client.gaps.borrow().iter() {
+            if let Some((there, _)) = log.iter().find(|(position, _)| after < position && position <= to) {
+                return Err(format!("I1: a stream was told a gap from {after} to {to}, and the log has {there}"));
+            }
+        }
+        Ok(steps.len() as u64)
     }
 
     async fn publisher(self: Rc<Self>, phase: usize, publisher: u64) {
@@ -615,6 +695,42 @@ impl World {
             }
         }
         Ok(received.len() as u64)
+    }
+}
+
+impl StreamClient {
+    fn take(&self, item: Item, since: Option<Position>) -> Result<(), String> {
+        match item {
+            Item::Heartbeat | Item::End | Item::Fault(_) => {}
+            Item::Subscribed(joined) => {
+                let [Joined { position, recovered, .. }] = joined.as_slice() else {
+                    return Err(format!("a stream of one channel was joined as {joined:?}"));
+                };
+                if recovered.is_some() != since.is_some() || *recovered == Some(true) && since != Some(*position) {
+                    return Err(format!(
+                        "S4: a stream asked for {since:?} and was joined at {position}, recovered {recovered:?}"
+                    ));
+                }
+                self.position.set(Some(*position));
+            }
+            Item::Message { position, json, .. } => {
+                let Some(from) = self.position.replace(Some(position)) else {
+                    return Err(format!("{position} came before the stream was joined"));
+                };
+                if position <= from {
+                    return Err(format!("I15: a stream brought {position} after {from}"));
+                }
+                let json: Value = serde_json::from_str(&json).map_err(|error| format!("a message is no JSON: {error}"))?;
+                self.steps.borrow_mut().push((from, position, id_of(&json)));
+            }
+            Item::Gap { after, to, .. } => {
+                if self.position.get() != Some(to) {
+                    self.gaps.borrow_mut().push((after, to));
+                }
+                self.position.set(Some(to));
+            }
+        }
+        Ok(())
     }
 }
 
