@@ -19,6 +19,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The region. AWS_DEFAULT_REGION is read where it is unset.
@@ -48,11 +49,14 @@ pub const AWS_ENDPOINT_URL_SQS: &str = "AWS_ENDPOINT_URL_SQS";
 /// The WebSocket API's @connections, with its stage.
 pub const AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI: &str = "AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI";
 
+/// IoT Core's data plane: the account's own endpoint (`aws iot describe-endpoint --endpoint-type iot:Data-ATS`).
+pub const AWS_ENDPOINT_URL_IOT_DATA_PLANE: &str = "AWS_ENDPOINT_URL_IOT_DATA_PLANE";
+
 /// A file of certificate authorities (PEM) that are trusted beside Amazon's.
 pub const AWS_CA_BUNDLE: &str = "AWS_CA_BUNDLE";
 
 /// The variables that [`AwsConfig`] reads.
-pub const VARIABLES: [Variable; 9] = [
+pub const VARIABLES: [Variable; 10] = [
     Variable { name: AWS_REGION, meaning: "the region; AWS_DEFAULT_REGION serves where it is unset", unset: Unset::Refused },
     Variable { name: AWS_ACCESS_KEY_ID, meaning: "the access key's id", unset: Unset::Refused },
     Variable { name: AWS_SECRET_ACCESS_KEY, meaning: "the access key's secret", unset: Unset::Refused },
@@ -67,6 +71,11 @@ pub const VARIABLES: [Variable; 9] = [
     Variable {
         name: AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI,
         meaning: "the WebSocket API's @connections with its stage; `deliver` needs it",
+        unset: Unset::Nothing,
+    },
+    Variable {
+        name: AWS_ENDPOINT_URL_IOT_DATA_PLANE,
+        meaning: "IoT Core's data plane, for MQTT; `deliver` and `stream` need it",
         unset: Unset::Nothing,
     },
     Variable {
@@ -103,10 +112,11 @@ const LONGEST_BACKOFF: Duration = Duration::from_secs(1);
 const AMAZON_ROOTS: &[u8] = include_bytes!("../roots/amazon.pem");
 
 /// Services whose endpoints can be set, by the ids that the SDK's models give them, with the variable that does so.
-const ENDPOINTS: [(&str, &str); 3] = [
+const ENDPOINTS: [(&str, &str); 4] = [
     ("DynamoDB", AWS_ENDPOINT_URL_DYNAMODB),
     ("SQS", AWS_ENDPOINT_URL_SQS),
     ("ApiGatewayManagementApi", AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI),
+    ("IoT Data Plane", AWS_ENDPOINT_URL_IOT_DATA_PLANE),
 ];
 
 /// What all clients of AWS services share: region, credentials, endpoints, timeouts and one HTTP client.
@@ -116,6 +126,17 @@ const ENDPOINTS: [(&str, &str); 3] = [
 pub struct AwsConfig {
     sdk: SdkConfig,
     endpoints: Endpoints,
+    region: String,
+    credentials: Credentials,
+    roots: Arc<RootCertStore>,
+    authorities: Arc<[CertificateDer<'static>]>,
+}
+
+/// The authorities that are trusted, in the three forms that clients want them in.
+struct Trust {
+    sdk: TrustStore,
+    roots: RootCertStore,
+    certificates: Vec<CertificateDer<'static>>,
 }
 
 /// The endpoints that the environment names, by service id.
@@ -153,18 +174,19 @@ impl AwsConfig {
         let general = endpoint(AWS_ENDPOINT_URL);
         let endpoints =
             Endpoints(ENDPOINTS.iter().filter_map(|(service, variable)| Some((*service, endpoint(variable)?))).collect());
-        let trust = trust_store(environment.get(AWS_CA_BUNDLE).map(Path::new)).unwrap_or_else(|mistake| {
+        let trust = trust(environment.get(AWS_CA_BUNDLE).map(Path::new)).unwrap_or_else(|mistake| {
             mistakes.push(mistake);
-            TrustStore::empty()
+            Trust { sdk: TrustStore::empty(), roots: RootCertStore::empty(), certificates: Vec::new() }
         });
         if !mistakes.is_empty() {
             return Err(Mistakes(mistakes));
         }
+        let region = region.unwrap_or_default();
         let credentials = Credentials::new(key_id, key, token, None, "environment");
         let mut sdk = SdkConfig::builder()
             .behavior_version(BehaviorVersion::v2026_01_12())
-            .region(region.map(Region::new))
-            .credentials_provider(SharedCredentialsProvider::new(credentials))
+            .region(Region::new(region.clone()))
+            .credentials_provider(SharedCredentialsProvider::new(credentials.clone()))
             // There is nothing to cache in credentials that never change.
             .identity_cache(IdentityCache::no_cache())
             .retry_config(retries())
@@ -173,19 +195,59 @@ impl AwsConfig {
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             .sleep_impl(SharedAsyncSleep::new(TokioSleep::new()))
             .time_source(SharedTimeSource::new(SystemTimeSource::new()))
-            .http_client(http_client(trust))
+            .http_client(http_client(trust.sdk))
             .service_config(endpoints.clone());
         sdk.set_endpoint_url(general);
-        Ok(Self { sdk: sdk.build(), endpoints })
+        let (roots, authorities) = (Arc::new(trust.roots), trust.certificates.into());
+        Ok(Self { sdk: sdk.build(), endpoints, region, credentials, roots, authorities })
     }
 
     pub(crate) const fn sdk(&self) -> &SdkConfig {
         &self.sdk
     }
 
+    /// For requests that are signed here and not by the SDK.
+    pub(crate) const fn credentials(&self) -> &Credentials {
+        &self.credentials
+    }
+
+    pub(crate) fn region(&self) -> &str {
+        &self.region
+    }
+
+    /// The clock that signatures are dated by.
+    pub(crate) fn clock(&self) -> SharedTimeSource {
+        self.sdk.time_source().expect("it is set above")
+    }
+
+    /// TLS for connections that the SDK does not make: the same authorities, the same cryptography, no ALPN yet.
+    pub(crate) fn tls_client(&self) -> rustls::ClientConfig {
+        rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("ring has what both versions need")
+            .with_root_certificates(Arc::clone(&self.roots))
+            .with_no_client_auth()
+    }
+
+    /// The same authorities as certificates, for clients that bring their own TLS.
+    pub(crate) fn authorities(&self) -> Arc<[CertificateDer<'static>]> {
+        Arc::clone(&self.authorities)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn with_clock(mut self, clock: SharedTimeSource) -> Self {
+        self.sdk = self.sdk.into_builder().time_source(clock).build();
+        self
+    }
+
     /// The address of the WebSocket API's @connections, where the environment names it.
     pub(crate) fn management_endpoint(&self) -> Option<&str> {
         self.endpoints.0.get("ApiGatewayManagementApi").map(String::as_str)
+    }
+
+    /// The address of IoT Core's data plane, where the environment names it.
+    pub(crate) fn iot_endpoint(&self) -> Option<&str> {
+        self.endpoints.0.get("IoT Data Plane").map(String::as_str)
     }
 }
 
@@ -206,23 +268,32 @@ pub fn check_url(variable: &'static str, url: &str) -> Result<String, Mistake> {
     if fits { Ok(url.to_owned()) } else { Err(Mistake::new(variable, format_args!("'{url}' is no http or https URL"))) }
 }
 
-fn trust_store(bundle: Option<&Path>) -> Result<TrustStore, Mistake> {
-    let trust = TrustStore::empty().with_pem_certificate(AMAZON_ROOTS);
+/// Amazon's authorities and those of the bundle.
+fn trust(bundle: Option<&Path>) -> Result<Trust, Mistake> {
+    let mut certificates = Vec::new();
+    let mut roots = RootCertStore::empty();
+    for root in CertificateDer::pem_slice_iter(AMAZON_ROOTS) {
+        let root = root.expect("a test reads them all");
+        roots.add(root.clone()).expect("a test reads them all");
+        certificates.push(root);
+    }
+    let sdk = TrustStore::empty().with_pem_certificate(AMAZON_ROOTS);
     let Some(path) = bundle else {
-        return Ok(trust);
+        return Ok(Trust { sdk, roots, certificates });
     };
     let mistake = |fault: String| Mistake::new(AWS_CA_BUNDLE, format_args!("'{}' {fault}", path.display()));
     let pem = std::fs::read(path).map_err(|error| mistake(format!("cannot be read: {error}")))?;
     // The SDK's HTTP client takes the file as it is and panics at the first call where it is malformed.
-    let mut roots = RootCertStore::empty();
+    let embedded = certificates.len();
     for certificate in CertificateDer::pem_slice_iter(&pem) {
         let certificate = certificate.map_err(|error| mistake(format!("is no PEM file: {error}")))?;
-        roots.add(certificate).map_err(|error| mistake(format!("holds a malformed certificate: {error}")))?;
+        roots.add(certificate.clone()).map_err(|error| mistake(format!("holds a malformed certificate: {error}")))?;
+        certificates.push(certificate);
     }
-    if roots.is_empty() {
+    if certificates.len() == embedded {
         return Err(mistake("holds no certificate".to_owned()));
     }
-    Ok(trust.with_pem_certificate(pem))
+    Ok(Trust { sdk: sdk.with_pem_certificate(pem), roots, certificates })
 }
 
 fn http_client(trust: TrustStore) -> aws_smithy_runtime_api::client::http::SharedHttpClient {

@@ -1,18 +1,30 @@
 //! Frames towards clients: API Gateway's @connections.
+//!
+//! A drain does little else than post, so the POST is made by hand and not by the SDK: one pooled HTTP/1.1 client, a signing key
+//! that is derived once a day, everything about the requests that never changes made once, and a frame hashed once for all the
+//! connections that get it. What goes over the wire is what the SDK sends, without its user agents; closing a connection,
+//! which is rare, is left to the SDK.
+
+mod http_client;
+mod signer;
+
+#[cfg(test)]
+mod tests;
 
 use crate::config::{AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI, AwsConfig, CONNECT_TIMEOUT};
 use crate::environment::{Mistake, Mistakes};
-use crate::failure::{failed, is_timeout};
+use crate::failure::{CallError, failed};
 use aws_sdk_apigatewaymanagement::Client;
 use aws_sdk_apigatewaymanagement::config::Builder;
 use aws_sdk_apigatewaymanagement::error::SdkError;
-use aws_sdk_apigatewaymanagement::primitives::Blob;
 use aws_smithy_types::retry::RetryConfig;
 use aws_smithy_types::timeout::TimeoutConfig;
 use carillon_core::connection::ConnectionId;
-use carillon_engine::ports::{Answer, Posts};
+use carillon_engine::ports::{Answer, PortError, Posts};
 use carillon_engine::rows::PostOutcome;
-use std::error::Error;
+use http::StatusCode;
+use http_client::{Failed, HttpClient, Received};
+use signer::{Endpoint, Signer};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,20 +34,29 @@ pub const POST_TIMEOUT: Duration = Duration::from_secs(2);
 const POST: &str = "posting to a connection";
 const CLOSE: &str = "closing a connection";
 
-/// Frames towards clients, through API Gateway's @connections. Clones share the client.
+/// Frames towards clients, through API Gateway's @connections. Clones share their HTTP connections.
 ///
-/// The SDK's retries are off: it would send a 429 or 5xx again for up to two seconds, and one slow client would hold up a shard.
+/// A post is tried once: to send a 429 or 5xx again for up to two seconds, as the SDK would, holds up a shard for one slow client.
 #[derive(Clone, Debug)]
 pub struct ApiGatewayPosts {
-    client: Client,
+    posting: Arc<Posting>,
+    closing: Client,
+}
+
+#[derive(Debug)]
+struct Posting {
+    signer: Signer,
+    http: HttpClient,
+    timeout: Duration,
 }
 
 impl ApiGatewayPosts {
     /// The connections of the WebSocket API that the environment names.
     ///
     /// # Errors
-    /// When AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI is unset: without it the SDK would post to an address that is nobody's, and an
-    /// event's domain name and stage would be wrong behind a custom domain.
+    /// When AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI is unset: without it a post would go to an address that is nobody's, and an
+    /// event's domain name and stage would be wrong behind a custom domain. When it has a query or a path that no signature
+    /// could be right for, and when the region or a credential cannot stand in a header.
     pub fn new(config: &AwsConfig) -> Result<Self, Mistakes> {
         Self::with_timeout(config, POST_TIMEOUT)
     }
@@ -45,28 +66,31 @@ impl ApiGatewayPosts {
     /// # Errors
     /// As [`ApiGatewayPosts::new`].
     pub fn with_timeout(config: &AwsConfig, timeout: Duration) -> Result<Self, Mistakes> {
-        if config.management_endpoint().is_none() {
+        let Some(url) = config.management_endpoint() else {
             return Err(Mistake::missing(AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI).into());
-        }
+        };
+        let endpoint = Endpoint::parse(url)
+            .map_err(|fault| Mistake::new(AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI, format_args!("'{url}' {fault}")))?;
+        let posting = Posting { signer: Signer::new(config, endpoint)?, http: HttpClient::new(config.tls_client()), timeout };
         let timeouts = TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).operation_attempt_timeout(timeout).build();
         let own = Builder::from(config.sdk()).retry_config(RetryConfig::disabled()).timeout_config(timeouts).build();
-        Ok(Self { client: Client::from_conf(own) })
+        Ok(Self { posting: Arc::new(posting), closing: Client::from_conf(own) })
     }
 }
 
 impl Posts for ApiGatewayPosts {
     async fn post(&self, connection: &ConnectionId, frame: &Arc<str>) -> Answer<PostOutcome> {
-        let request = self.client.post_to_connection().connection_id(connection.as_str()).data(Blob::new(frame.as_bytes()));
-        match request.send().await {
-            Ok(_) => Ok(PostOutcome::Taken),
-            Err(error) if is_gone(&error) => Ok(PostOutcome::Gone),
-            Err(error) if is_transient(&error) => Ok(PostOutcome::Throttled),
-            Err(error) => Err(failed(POST, error)),
+        let Posting { signer, http, timeout } = &*self.posting;
+        let Some(request) = signer.post(connection, frame) else { return Ok(PostOutcome::Gone) };
+        match tokio::time::timeout(*timeout, http.send(request)).await {
+            Ok(Ok(received)) => outcome(received),
+            Ok(Err(Failed::Unreachable(error))) => Err(PortError::new(POST, CallError::Unreachable(error))),
+            Ok(Err(Failed::Broken)) | Err(_) => Ok(PostOutcome::Throttled),
         }
     }
 
     async fn close(&self, connection: &ConnectionId) -> Answer<()> {
-        match self.client.delete_connection().connection_id(connection.as_str()).send().await {
+        match self.closing.delete_connection().connection_id(connection.as_str()).send().await {
             Ok(_) => Ok(()),
             Err(error) if is_gone(&error) => Ok(()),
             Err(error) => Err(failed(CLOSE, error)),
@@ -74,32 +98,17 @@ impl Posts for ApiGatewayPosts {
     }
 }
 
-/// By the status and not by the SDK's type, which needs a header beside it that an answer may lack.
+/// What an answer means, by its status and not by the error's type, which is in a header that an answer may lack.
+fn outcome(received: Received) -> Answer<PostOutcome> {
+    match received.status {
+        status if status.is_success() => Ok(PostOutcome::Taken),
+        StatusCode::GONE => Ok(PostOutcome::Gone),
+        StatusCode::TOO_MANY_REQUESTS => Ok(PostOutcome::Throttled),
+        status if status.is_server_error() => Ok(PostOutcome::Throttled),
+        _ => Err(PortError::new(POST, received.refusal())),
+    }
+}
+
 fn is_gone<E>(error: &SdkError<E>) -> bool {
-    status(error) == Some(410)
-}
-
-/// 429, 5xx, no answer in time, or a connection that broke before the answer was there.
-fn is_transient<E>(error: &SdkError<E>) -> bool {
-    match status(error) {
-        Some(status) => status == 429 || status >= 500,
-        None => is_timeout(error) || broke(error),
-    }
-}
-
-fn status<E>(error: &SdkError<E>) -> Option<u16> {
-    error.raw_response().map(|response| response.status().as_u16())
-}
-
-/// Whether a connection broke that had been made. One that could not be made is something else: nobody is at the address.
-fn broke<E>(error: &SdkError<E>) -> bool {
-    let SdkError::DispatchFailure(failure) = error else { return false };
-    let mut cause: Option<&(dyn Error + 'static)> = failure.as_connector_error().map(|error| error as _);
-    while let Some(error) = cause {
-        if let Some(error) = error.downcast_ref::<hyper_util::client::legacy::Error>() {
-            return !error.is_connect();
-        }
-        cause = error.source();
-    }
-    false
+    error.raw_response().is_some_and(|response| response.status().as_u16() == StatusCode::GONE.as_u16())
 }

@@ -5,9 +5,13 @@ use carillon_aws::posts::ApiGatewayPosts;
 use carillon_core::connection::ConnectionId;
 use carillon_engine::ports::{Answer, Posts};
 use carillon_engine::rows::PostOutcome;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::error::Error;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_rustls::TlsAcceptor;
 
 /// How long a test waits for an answer that never comes.
 const SHORT: Duration = Duration::from_millis(200);
@@ -43,7 +47,7 @@ async fn d7_429_and_5xx_are_throttled_after_one_try() {
     for reply in [Reply::status(429), limit, Reply::status(500), Reply::status(502), Reply::status(503)] {
         let server = Server::start([reply]).await;
         assert_eq!(post(&server).await.expect("an answer"), PostOutcome::Throttled);
-        assert_eq!(server.asked().len(), 1, "the SDK's retries are off");
+        assert_eq!(server.asked().len(), 1, "it is tried once");
     }
 }
 
@@ -100,6 +104,20 @@ async fn an_address_where_nobody_listens_is_no_connection_s_fault() {
 }
 
 #[tokio::test]
+async fn tls_trusts_the_authorities_of_the_bundle_and_no_others() {
+    let address = tls_server().await;
+    let bundle = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/wire/tls/certificate.pem");
+    let post = async |more: &[(&str, &str)]| {
+        let variables = [&[("AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI", address.as_str())], more].concat();
+        let posts = ApiGatewayPosts::with_timeout(&crate::support::config(&variables), LONG).expect("whole");
+        posts.post(&connection(), &frame()).await
+    };
+    assert_eq!(post(&[("AWS_CA_BUNDLE", bundle)]).await.expect("an answer"), PostOutcome::Taken);
+    let error = post(&[]).await.expect_err("nobody vouches for it");
+    assert_eq!(error.source().expect("a reason").to_string(), "the service could not be reached");
+}
+
+#[tokio::test]
 async fn closing_a_connection_that_is_gone_is_no_error() {
     for status in [204, 200, 410] {
         let server = Server::start([Reply::status(status)]).await;
@@ -117,6 +135,36 @@ async fn no_post_goes_to_an_address_that_was_guessed() {
     let config = crate::support::config(&[("AWS_ENDPOINT_URL", "http://127.0.0.1:1")]);
     let mistakes = ApiGatewayPosts::new(&config).expect_err("the API's own address is missing");
     assert_eq!(mistakes.to_string(), "AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI: is not set");
+}
+
+/// Answers every request with 200, over TLS with a certificate of its own for 127.0.0.1. It and its key were made for this test,
+/// for a hundred years: `openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 36500 -subj "/CN=Carillon's test"
+/// -addext "subjectAltName=IP:127.0.0.1" -addext "basicConstraints=critical,CA:FALSE" -out certificate.pem -keyout key.pem`.
+async fn tls_server() -> String {
+    let certificate = CertificateDer::from_pem_slice(include_bytes!("tls/certificate.pem")).expect("a certificate");
+    let key = PrivateKeyDer::from_pem_slice(include_bytes!("tls/key.pem")).expect("a key");
+    let tls = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("ring has what both versions need")
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .expect("they belong together");
+    let acceptor = TlsAcceptor::from(Arc::new(tls));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = format!("https://{}/prod", listener.local_addr().expect("an address"));
+    tokio::spawn(async move {
+        loop {
+            let (socket, _) = listener.accept().await.expect("a connection");
+            // A client that does not trust us breaks the handshake off.
+            let Ok(mut stream) = acceptor.accept(socket).await else { continue };
+            let mut request = Vec::new();
+            while !request.ends_with(frame().as_bytes()) {
+                assert!(stream.read_buf(&mut request).await.expect("a whole request") > 0, "it broke off");
+            }
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.expect("the client waits");
+        }
+    });
+    address
 }
 
 fn connection() -> ConnectionId {
