@@ -1,6 +1,6 @@
 //! `POST /publish`: the HTTP way to publish (docs/protocol.md).
 
-use crate::tls;
+use crate::requests;
 use crate::token::Token;
 use carillon_core::fault::Fault;
 use carillon_wire::http::{Outcome, decode_answer};
@@ -11,12 +11,6 @@ use std::time::Duration;
 
 /// How long a publish may take: the function's 30 s and time for it to start.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// How long TCP and TLS may take.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Bytes of a foreign answer's body that are told.
-const BODY_BYTES: usize = 512;
 
 /// Publishes over HTTP. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -92,19 +86,8 @@ impl Publisher {
     /// # Errors
     /// When `base` is no HTTP URL.
     pub fn new(base: &str, token: Option<Token>) -> Result<Self, PublishError> {
-        let invalid = || PublishError::Url { url: base.to_owned() };
-        let base = Url::parse(base).ok().filter(|url| matches!(url.scheme(), "http" | "https")).ok_or_else(invalid)?;
-        let mut url = base;
-        url.path_segments_mut().map_err(|()| invalid())?.pop_if_empty().push("publish");
-        let mut builder = Client::builder()
-            .tls_backend_preconfigured(tls::config().as_ref().clone())
-            .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(PUBLISH_TIMEOUT);
-        // A proxy of the environment is not on this machine's own loopback.
-        if matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]")) {
-            builder = builder.no_proxy();
-        }
-        let client = builder.build().map_err(PublishError::Client)?;
+        let url = requests::url(base, &["publish"]).ok_or_else(|| PublishError::Url { url: base.to_owned() })?;
+        let client = requests::builder(&url).timeout(PUBLISH_TIMEOUT).build().map_err(PublishError::Client)?;
         Ok(Self { client, url, token })
     }
 
@@ -138,9 +121,6 @@ fn read(status: StatusCode, body: &[u8]) -> Result<Vec<Outcome>, PublishError> {
     match decode_answer(body) {
         Ok(Ok(outcomes)) => Ok(outcomes),
         Ok(Err(fault)) => Err(PublishError::Refused { status, fault }),
-        Err(_) => {
-            let body = String::from_utf8_lossy(&body[..body.len().min(BODY_BYTES)]).trim().to_owned();
-            Err(PublishError::Foreign { status, body })
-        }
+        Err(_) => Err(PublishError::Foreign { status, body: requests::beginning(body) }),
     }
 }

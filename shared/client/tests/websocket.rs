@@ -1,10 +1,9 @@
 //! The WebSocket client against a server that plays a script: what it sends, when it comes back, what it hands over.
 
 use carillon_client::backoff::Backoff;
+use carillon_client::items::{Delivery, End, Incoming, Item, Notice};
 use carillon_client::token::Token;
-use carillon_client::websocket::{
-    Client, ConnectError, Delivery, End, Incoming, Item, Notice, Options, Published, RequestError, Subscribed, connect,
-};
+use carillon_client::websocket::{Client, ConnectError, Options, Published, RequestError, Subscribed, connect};
 use carillon_core::channel::Channel;
 use carillon_core::fault::ErrorCode;
 use carillon_core::limits::FRAME_BYTES;
@@ -337,7 +336,7 @@ async fn the_server_may_ask_for_a_new_connection() {
     let (mut next, ()) = tokio::join!(server.accept(), peer.closed());
     resumed(&mut next, 4).await;
     let planned = notice(&mut incoming).await;
-    assert!(matches!(planned, Notice::Disconnected { reconnect_in: Duration::ZERO, .. }), "{planned:?}");
+    assert!(matches!(planned, Notice::Disconnected { planned: true, reconnect_in: Duration::ZERO, .. }), "{planned:?}");
 }
 
 #[tokio::test]

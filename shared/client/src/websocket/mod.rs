@@ -1,6 +1,7 @@
 //! The WebSocket client: one connection that comes back by itself and goes on where it was.
 //!
-//! [`connect`] gives two halves: the [`Client`] asks, [`Incoming`] hands over what comes. Every subscription follows the client's
+//! [`connect`] gives two halves: the [`Client`] asks, [`Incoming`] hands over what comes. Take items while waiting for an answer:
+//! where too many wait the client stops reading, and with it the answer. Every subscription follows the client's
 //! rule ([`crate::rule`]); after a cut, and where messages are missing, the client subscribes again from its last position.
 
 mod frames;
@@ -8,10 +9,10 @@ mod handshake;
 mod session;
 
 use crate::backoff::Backoff;
+use crate::items::Incoming;
 use crate::token::Token;
 use carillon_core::channel::Channel;
-use carillon_core::event::EventJson;
-use carillon_core::fault::{ErrorCode, Fault};
+use carillon_core::fault::Fault;
 use carillon_core::position::Position;
 /// What requests are answered with.
 pub use carillon_wire::native::reading::{HistoryPage, Published, Subscribed};
@@ -19,7 +20,6 @@ use serde_json::value::RawValue;
 use session::{Asked, Command, Session};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::Instant;
 
 /// How long an answer may take: API Gateway lets a route's function take 29 s (Amazon API Gateway Developer Guide, "Quotas for
 /// configuring and running a WebSocket API").
@@ -27,9 +27,6 @@ pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How often the client pings: API Gateway closes a connection after ten idle minutes, and a minute is for slow clocks and networks.
 pub const PING_EVERY: Duration = Duration::from_secs(9 * 60);
-
-/// Items that wait for the subscriber. When they are so many, the client reads no further from the socket until some are taken.
-pub const WAITING_ITEMS: usize = 1_024;
 
 /// Requests that wait for the connection's task.
 const WAITING_REQUESTS: usize = 64;
@@ -84,120 +81,15 @@ impl Options {
 pub async fn connect(options: Options) -> Result<(Client, Incoming), ConnectError> {
     let socket = handshake::connect(&options).await?;
     let (commands, asked) = mpsc::channel(WAITING_REQUESTS);
-    let (items, incoming) = mpsc::channel(WAITING_ITEMS);
+    let (items, incoming) = Incoming::channel();
     tokio::spawn(Session::new(options, asked, items).run(socket));
-    Ok((Client { commands }, Incoming { items: incoming }))
+    Ok((Client { commands }, incoming))
 }
 
 /// The half that asks. Clones share the connection, which is closed when the last of them is gone.
 #[derive(Clone, Debug)]
 pub struct Client {
     commands: mpsc::Sender<Command>,
-}
-
-/// The half that hands over what comes, in order. Take items while waiting for an answer: above [`WAITING_ITEMS`] of them the
-/// client stops reading, and with it the answer.
-#[derive(Debug)]
-pub struct Incoming {
-    items: mpsc::Receiver<Item>,
-}
-
-/// What comes.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Item {
-    /// A message of a subscription.
-    Delivery(Delivery),
-    /// Something to know beside the messages.
-    Notice(Notice),
-}
-
-/// A message of a subscription: each comes once, in order.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Delivery {
-    /// Its channel.
-    pub channel: Channel,
-    /// Where it stands.
-    pub position: Position,
-    /// The event.
-    pub event: EventJson,
-    /// When its frame was read from the socket; for an early frame, when the answer was read that said it counts.
-    pub received_at: Instant,
-}
-
-/// Something to know beside the messages.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Notice {
-    /// Messages cannot be delivered; it goes on after `to`.
-    Gap {
-        /// The channel.
-        channel: Channel,
-        /// The last position before the gap.
-        after: Position,
-        /// The position after it.
-        to: Position,
-    },
-    /// A position could not be continued: messages between the two may be lost.
-    Unrecovered {
-        /// The channel.
-        channel: Channel,
-        /// The position that was handed in.
-        since: Position,
-        /// The position that holds now.
-        position: Position,
-    },
-    /// A message came again and was dropped.
-    Repeat {
-        /// The channel.
-        channel: Channel,
-        /// Where it stands.
-        position: Position,
-    },
-    /// Messages are missing without a gap that says so; the client subscribes again from `position`.
-    Hole {
-        /// The channel.
-        channel: Channel,
-        /// The last position that came.
-        position: Position,
-        /// What came instead of the next one.
-        found: Position,
-    },
-    /// The server refused to continue a subscription after a cut; the subscription is over.
-    Refused {
-        /// The channel.
-        channel: Channel,
-        /// Why.
-        fault: Fault,
-    },
-    /// The connection is gone, or another attempt to connect failed.
-    Disconnected {
-        /// Why.
-        reason: String,
-        /// How long the client waits before it connects again.
-        reconnect_in: Duration,
-    },
-    /// Connected again; the subscriptions are being continued.
-    Reconnected,
-    /// An error frame of API Gateway, which does not say which request it is about.
-    Unclaimed {
-        /// Its message.
-        message: String,
-    },
-    /// The client is at its end; nothing follows.
-    Ended(End),
-}
-
-/// Why a client is at its end.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub enum End {
-    /// The server sent it away for good.
-    #[error("the server ended the connection: {0}")]
-    Bye(ErrorCode),
-    /// The connection is gone and the client was told not to connect again.
-    #[error("the connection was lost: {0}")]
-    Lost(String),
-    /// The endpoint refused to let it in again.
-    #[error("the connection was lost and not let in again: {0}")]
-    Refused(String),
 }
 
 /// Why there is no connection.
@@ -343,27 +235,5 @@ impl Client {
         let (answer, answered) = oneshot::channel();
         self.commands.send(command(answer)).await.map_err(|_| RequestError::Closed)?;
         answered.await.unwrap_or(Err(RequestError::Closed))
-    }
-}
-
-impl Incoming {
-    /// The next item; none at the end.
-    ///
-    /// # Cancel safety
-    /// Nothing is lost when the future is dropped.
-    pub async fn next(&mut self) -> Option<Item> {
-        self.items.recv().await
-    }
-
-    /// The next message, passing over notices; none at the end.
-    ///
-    /// # Cancel safety
-    /// Nothing but notices is lost when the future is dropped.
-    pub async fn next_delivery(&mut self) -> Option<Delivery> {
-        loop {
-            if let Item::Delivery(delivery) = self.next().await? {
-                return Some(delivery);
-            }
-        }
     }
 }

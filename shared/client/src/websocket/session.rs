@@ -2,7 +2,9 @@
 
 use super::frames;
 use super::handshake::{self, Socket};
-use super::{Delivery, End, HistoryPage, Item, Notice, Options, Published, RequestError, Subscribed};
+use super::{HistoryPage, Options, Published, RequestError, Subscribed};
+use crate::failure::chain;
+use crate::items::{End, Item, Notice};
 use crate::rule::{Follower, Frame, Judged};
 use carillon_core::channel::Channel;
 use carillon_core::event::EventJson;
@@ -13,7 +15,6 @@ use carillon_wire::native::reading::{self, Answer, FrameError, ServerFrame};
 use futures_util::{SinkExt, StreamExt};
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
-use std::error::Error;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -381,7 +382,7 @@ impl Session {
             }
         }
         for item in judged {
-            self.items.send(item_of(&channel, item, received_at)).await.map_err(|_| Cut::Deserted)?;
+            self.items.send(Item::judged(&channel, item, received_at)).await.map_err(|_| Cut::Deserted)?;
         }
         Ok(())
     }
@@ -485,16 +486,17 @@ impl Session {
         let Some(backoff) = self.options.reconnect else {
             return Err(Away::End(End::Lost(reason)));
         };
-        let mut at_once = planned;
+        let mut planned = planned;
         loop {
-            let wait = if std::mem::take(&mut at_once) {
+            let planned = std::mem::take(&mut planned);
+            let wait = if planned {
                 Duration::ZERO
             } else {
                 self.attempts = self.attempts.saturating_add(1);
                 backoff.wait(self.attempts, &mut rand::rng())
             };
             tracing::debug!(reason, wait_ms = wait.as_millis(), "the connection is gone, and will be made again");
-            self.tell_away(Notice::Disconnected { reason, reconnect_in: wait }).await?;
+            self.tell_away(Notice::Disconnected { reason, planned, reconnect_in: wait }).await?;
             let options = Arc::clone(&self.options);
             let mut connecting = pin!(async move {
                 sleep(wait).await;
@@ -545,17 +547,6 @@ impl Options {
     }
 }
 
-fn item_of(channel: &Channel, judged: Judged<EventJson>, received_at: Instant) -> Item {
-    let channel = channel.clone();
-    match judged {
-        Judged::Message { position, event } => Item::Delivery(Delivery { channel, position, event, received_at }),
-        Judged::Gap { after, to } => Item::Notice(Notice::Gap { channel, after, to }),
-        Judged::Unrecovered { since, position } => Item::Notice(Notice::Unrecovered { channel, since, position }),
-        Judged::Repeat { position } => Item::Notice(Notice::Repeat { channel, position }),
-        Judged::Hole { position, found } => Item::Notice(Notice::Hole { channel, position, found }),
-    }
-}
-
 /// Answers a caller, who may have stopped waiting.
 fn tell<T>(caller: Caller<T>, answer: Result<T, RequestError>) {
     let _ = caller.send(answer);
@@ -570,19 +561,4 @@ fn confirm(answer: Option<oneshot::Sender<()>>) {
         // Whoever asked for the end may have stopped waiting for it.
         let _ = answer.send(());
     }
-}
-
-/// The error with its causes on one line.
-fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let said = error.to_string();
-        // tungstenite's errors repeat their causes.
-        if !text.contains(&said) {
-            text = format!("{text}: {said}");
-        }
-        cause = error.source();
-    }
-    text
 }
