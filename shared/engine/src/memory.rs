@@ -125,6 +125,12 @@ impl Memory {
         Self { storm: Some(storm), ..Self::default() }
     }
 
+    /// The same tables in a storm, for those who have them.
+    #[must_use]
+    pub fn in_this_storm(&self, storm: Storm) -> Self {
+        Self { storm: Some(storm), ..self.clone() }
+    }
+
     /// The same tables in fair weather, for a test that looks.
     #[must_use]
     pub fn calm(&self) -> Self {

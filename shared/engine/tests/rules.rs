@@ -12,8 +12,10 @@ use carillon_engine::engine::Engine;
 use carillon_engine::memory::{Behaviour, Faults, Memory, MemoryIot, MemoryPosts, MemoryQueue, Storm};
 use carillon_engine::ports::{Clock, Heads, Log, Namespaces};
 use carillon_engine::rows::{Dialect, RotateOutcome, Rotation, ShardKey};
+use carillon_engine::stream::{Item, Joined, Stream, Streams};
 use carillon_engine::wakeup::{Wakeup, WakeupKind};
 use serde_json::Value;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -124,6 +126,18 @@ impl Fixture {
             }
         }
         all
+    }
+
+    fn streams(&self) -> Arc<Streams<Memory, MemoryIot, TestClock>> {
+        Arc::new(Streams::seeded(self.store.clone(), self.iot.clone(), self.clock, 1))
+    }
+
+    /// A stream on the channel, joined; it ends after five minutes.
+    async fn stream(&self, since: Option<Position>) -> (Stream<Memory, MemoryIot, TestClock>, Joined) {
+        let mut stream = self.streams().open(vec![(self.channel.clone(), since)], self.clock.now().plus(300_000));
+        assert_eq!(stream.next().await, Some(Item::Heartbeat), "something comes at once");
+        let Some(Item::Subscribed(mut joined)) = stream.next().await else { panic!("it is not joined") };
+        (stream, joined.remove(0))
     }
 
     fn shard(&self) -> ShardKey {
@@ -606,4 +620,140 @@ async fn p2_a_message_that_cannot_be_read_is_left_out_and_the_rest_goes_on() {
     fixture.store.corrupt(&fixture.channel, head.epoch, 2);
     assert!(fixture.drain(LONG).await.is_empty());
     assert_eq!(fixture.over_mqtt(), [1, 3]);
+}
+
+/// The offsets of the messages that come within `within`, and everything else by its name.
+async fn brings(stream: &mut Stream<Memory, MemoryIot, TestClock>, within: Duration) -> Vec<String> {
+    let until = Instant::now() + within;
+    let mut all = Vec::new();
+    while let Ok(item) = tokio::time::timeout_at(until, stream.next()).await {
+        all.push(match item {
+            Some(Item::Message { position, .. }) => position.offset.to_string(),
+            Some(Item::Gap { after, to, .. }) => format!("gap {} {}", after.offset, to.offset),
+            Some(Item::Heartbeat) => "heartbeat".to_owned(),
+            Some(Item::Fault(fault)) => fault.code.to_string(),
+            Some(Item::End) => "end".to_owned(),
+            Some(Item::Subscribed(_)) => "subscribed".to_owned(),
+            None => break,
+        });
+    }
+    all
+}
+
+const MOMENT: Duration = Duration::from_millis(10);
+
+#[tokio::test(start_paused = true)]
+async fn w2_a_stream_brings_what_was_missed_and_then_what_comes() {
+    let fixture = Fixture::new();
+    fixture.publish(&["a", "b", "c"]).await;
+    let (_, now) = fixture.stream(None).await;
+    assert_eq!((now.position.offset, now.recovered), (3, None));
+    let since = Position::new(now.position.epoch, 1);
+    let (mut stream, joined) = fixture.stream(Some(since)).await;
+    assert_eq!((joined.position, joined.recovered), (since, Some(true)));
+    assert_eq!(brings(&mut stream, MOMENT).await, ["2", "3"]);
+    fixture.publish(&["d"]).await;
+    assert!(brings(&mut stream, MOMENT).await.is_empty(), "it waits for IoT Core");
+    fixture.drain(LONG).await;
+    assert_eq!(brings(&mut stream, MOMENT).await, ["4"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn w2_every_channel_of_a_stream_has_a_place_of_its_own() {
+    let fixture = Fixture::new();
+    fixture.publish(&["a"]).await;
+    let other = Channel::parse("orders/43").expect("a channel");
+    let wanted = vec![(fixture.channel.clone(), None), (other.clone(), None)];
+    let mut stream = fixture.streams().open(wanted, fixture.clock.now().plus(60_000));
+    stream.next().await;
+    let Some(Item::Subscribed(joined)) = stream.next().await else { panic!("it is not joined") };
+    let places: Vec<_> = joined.iter().map(|joined| (joined.channel.clone(), joined.position.offset)).collect();
+    assert_eq!(places, [(fixture.channel.clone(), 1), (other.clone(), 0)]);
+    let event = Event { channel: other, ..fixture.event("b") };
+    fixture.engine.publish(vec![event, fixture.event("c")], None).await;
+    fixture.drain(LONG).await;
+    let mut came = brings(&mut stream, MOMENT).await;
+    came.sort_unstable();
+    assert_eq!(came, ["1", "2"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn w2_a_stream_shows_that_it_lives_and_ends_as_planned() {
+    let fixture = Fixture::new();
+    let mut stream = fixture.streams().open(vec![(fixture.channel.clone(), None)], fixture.clock.now().plus(40_000));
+    let began = Instant::now();
+    assert_eq!(brings(&mut stream, LONG * 4).await, ["heartbeat", "subscribed", "heartbeat", "heartbeat", "end"]);
+    assert_eq!(began.elapsed(), Duration::from_secs(40));
+    assert_eq!(stream.next().await, None);
+    drop(stream);
+    assert_eq!(fixture.iot.listeners(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn w2_a_message_that_iot_core_lost_is_found_by_the_next_one_or_by_the_heartbeat() {
+    let fixture = Fixture::new();
+    let (mut stream, _) = fixture.stream(None).await;
+    brings(&mut stream, Duration::from_secs(4)).await;
+    fixture.publish(&["a", "b"]).await;
+    // The drain's work, but for the first message.
+    let json: Arc<str> = Arc::from("{}");
+    let position = fixture.stream(None).await.1.position;
+    carillon_engine::ports::Mqtt::publish(&fixture.iot, &fixture.channel, position, &json, false).await.expect("published");
+    assert!(brings(&mut stream, Duration::from_millis(70)).await.is_empty(), "the first may only be late");
+    assert_eq!(brings(&mut stream, Duration::from_millis(20)).await, ["1", "2"]);
+    fixture.publish(&["c"]).await;
+    assert_eq!(brings(&mut stream, LONG).await, ["heartbeat", "3"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn w3_without_iot_core_a_stream_polls_the_log() {
+    let fixture = Fixture::new();
+    fixture.iot.set_away(true);
+    let (mut stream, _) = fixture.stream(None).await;
+    fixture.publish(&["a"]).await;
+    assert_eq!(brings(&mut stream, Duration::from_millis(1_001)).await, ["1"]);
+    fixture.iot.set_away(false);
+    brings(&mut stream, Duration::from_secs(4)).await;
+    fixture.publish(&["b"]).await;
+    assert!(brings(&mut stream, Duration::from_secs(2)).await.is_empty(), "with it back, nothing is polled");
+    fixture.iot.set_away(true);
+    assert_eq!(brings(&mut stream, Duration::from_millis(1_001)).await, ["2"]);
+
+    let without = Fixture::new();
+    without.set_options(&[("mqtt", 0)]).await;
+    let (mut stream, _) = without.stream(None).await;
+    brings(&mut stream, Duration::from_secs(4)).await;
+    without.publish(&["a"]).await;
+    assert_eq!(brings(&mut stream, Duration::from_millis(1_001)).await, ["1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn s4_a_position_that_cannot_be_continued_is_told_as_a_gap() {
+    let fixture = Fixture::new();
+    fixture.publish(&["a", "b"]).await;
+    let (_, now) = fixture.stream(None).await;
+    let (mut stream, joined) = fixture.stream(Some(Position::new(now.position.epoch, 9))).await;
+    assert_eq!((joined.position.offset, joined.recovered), (2, Some(false)));
+    assert_eq!(brings(&mut stream, MOMENT).await, ["gap 9 2"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn d7_a_message_that_cannot_be_read_is_told_as_a_gap_and_the_rest_goes_on() {
+    let fixture = Fixture::new();
+    let (_, begin) = fixture.stream(None).await;
+    for id in ["a", "b", "c"] {
+        fixture.publish(&[id]).await;
+    }
+    fixture.store.corrupt(&fixture.channel, begin.position.epoch, 2);
+    let (mut stream, _) = fixture.stream(Some(begin.position)).await;
+    assert_eq!(brings(&mut stream, MOMENT).await, ["1", "gap 1 2", "3"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_whose_log_does_not_answer_says_so_and_ends() {
+    let fixture = Fixture::new();
+    let storm = Storm::new(1, Faults { refused: 1.0, ..Faults::default() });
+    let broken = Arc::new(Streams::seeded(fixture.store.in_this_storm(storm), fixture.iot.clone(), fixture.clock, 1));
+    let mut stream = broken.open(vec![(fixture.channel.clone(), None)], fixture.clock.now().plus(60_000));
+    assert_eq!(brings(&mut stream, LONG).await, ["heartbeat", "unavailable"]);
 }
