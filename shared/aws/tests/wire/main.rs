@@ -1,5 +1,6 @@
-//! What goes over the wire to DynamoDB, SQS and @connections, and what their answers mean.
+//! What goes over the wire to DynamoDB, SQS, @connections and IoT Core, and what their answers mean.
 
+mod mqtt;
 mod posts;
 mod queue;
 mod server;

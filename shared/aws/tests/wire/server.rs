@@ -20,6 +20,8 @@ pub(crate) struct Server {
 pub(crate) struct Asked {
     pub(crate) method: Method,
     pub(crate) path: String,
+    /// Empty where there is none.
+    pub(crate) query: String,
     pub(crate) headers: HeaderMap,
     pub(crate) body: String,
 }
@@ -84,7 +86,8 @@ async fn answer(State(shared): State<Arc<Mutex<Shared>>>, method: Method, uri: U
     let reply = {
         let mut shared = shared.lock().expect("no panic");
         let body = String::from_utf8_lossy(&body).into_owned();
-        shared.asked.push(Asked { method, path: uri.path().to_owned(), headers, body });
+        let (path, query) = (uri.path().to_owned(), uri.query().unwrap_or_default().to_owned());
+        shared.asked.push(Asked { method, path, query, headers, body });
         match shared.replies.len() {
             0 => Reply::status(500),
             1 => shared.replies[0].clone(),
