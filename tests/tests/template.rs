@@ -12,12 +12,24 @@ const SECRET: &str = "a-secret-of-at-least-32-characters-in-all";
 
 /// The template as the local stack reads it, with addresses that do not exist.
 fn resolved() -> Template {
-    let parameters = BTreeMap::from([("Secret".to_owned(), SECRET.to_owned())]);
+    resolved_with(&[])
+}
+
+/// The same with more parameters.
+fn resolved_with(more: &[(&str, &str)]) -> Template {
+    let given = [("Secret", SECRET), ("IotDataEndpoint", "iot.test")];
+    let parameters: BTreeMap<_, _> =
+        given.iter().chain(more).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     let document = Document::read(&repository::path("template.yaml")).expect("it is a template");
     let endpoints = Endpoints {
         aws: "http://aws.test".to_owned(),
-        function_urls: BTreeMap::from([("PublishFunction".to_owned(), "publish.test".to_owned())]),
+        function_urls: BTreeMap::from([
+            ("PublishFunction".to_owned(), "publish.test".to_owned()),
+            ("StreamFunction".to_owned(), "stream.test".to_owned()),
+        ]),
         websocket_apis: BTreeMap::from([("WebSocketApi".to_owned(), "websocket.test".to_owned())]),
+        iot: Some("iot.test".to_owned()),
+        mqtt: Some("mqtt.test".to_owned()),
     };
     document.resolve(&Inputs { parameters, ..Inputs::default() }, &endpoints).expect("it resolves")
 }
@@ -40,13 +52,18 @@ fn of_kind<'template>(template: &'template Value, kind: &str) -> Vec<(&'template
 
 /// A scalar or a list, as a list.
 fn list(value: &Value) -> Vec<&Value> {
-    value.as_sequence().map_or_else(|| vec![value], |values| values.iter().collect())
+    match value {
+        Value::Sequence(values) => values.iter().collect(),
+        // What stands under a tag such as `!Sub` is one value.
+        other => vec![other],
+    }
 }
 
-/// A text, also one under a tag such as `!Sub`.
+/// A text, also one under a tag such as `!Sub`, there with or without its variables.
 fn text(value: &Value) -> &str {
     match value {
         Value::Tagged(tagged) => text(&tagged.value),
+        Value::Sequence(values) => text(&values[0]),
         other => other.as_str().unwrap_or_else(|| panic!("no text: {other:?}")),
     }
 }
@@ -79,6 +96,10 @@ fn statements(template: &Value) -> Vec<(&str, Vec<&str>, Vec<&str>)> {
     found
 }
 
+/// What only a wildcard can name: the ids of connections are API Gateway's; clients and topics of IoT Core are no resources.
+const WILDCARDS: [&str; 4] =
+    ["/@connections/*", ":client/${Prefix}-stream-*", ":topic/${Prefix}/c/*", ":topicfilter/${Prefix}/c/*"];
+
 #[test]
 fn no_role_allows_more_than_its_function_needs() {
     let template = written();
@@ -88,8 +109,7 @@ fn no_role_allows_more_than_its_function_needs() {
         }
         for resource in resources {
             assert_ne!(resource, "*", "{role} allows something on everything");
-            // The ids of connections are API Gateway's; everything else has an ARN.
-            let is_exact = !resource.contains('*') || resource.ends_with("/@connections/*");
+            let is_exact = !resource.contains('*') || WILDCARDS.iter().any(|wildcard| resource.ends_with(wildcard));
             assert!(is_exact, "{role} allows something on {resource}");
         }
     }
@@ -106,7 +126,7 @@ fn a1_nothing_deletes_or_changes_an_entry_of_the_log() {
             assert!(!matches!(action, "dynamodb:DeleteItem" | "dynamodb:UpdateItem"), "{role} allows {action} on the log");
         }
     }
-    assert_eq!(seen, 3, "three functions use the log");
+    assert_eq!(seen, 4, "four functions use the log");
 }
 
 #[test]
@@ -192,6 +212,9 @@ fn every_endpoint_is_an_output() {
         ("WebSocketUrl", "ws://websocket.test/prod".to_owned()),
         ("ManagementUrl", "http://websocket.test/prod".to_owned()),
         ("PublishUrl", "http://publish.test/".to_owned()),
+        ("StreamUrl", "http://stream.test/".to_owned()),
+        ("MqttEndpoint", "iot.test".to_owned()),
+        ("MqttPrefix", "carillon".to_owned()),
         ("EventBusName", "default".to_owned()),
     ];
     let physical = |logical_id: &str| template.resources[logical_id].clone();
@@ -228,6 +251,8 @@ fn the_secret_is_long_and_never_shown() {
     let with = |logical_id: &str| function(&resolved(), logical_id).environment.get("CARILLON_SECRET").cloned();
     assert_eq!(with("WebSocketFunction").as_deref(), Some(SECRET));
     assert_eq!(with("PublishFunction").as_deref(), Some(SECRET));
+    assert_eq!(with("StreamFunction").as_deref(), Some(SECRET));
+    assert_eq!(with("AuthorizeFunction").as_deref(), Some(SECRET));
     assert_eq!(with("DeliverFunction"), None, "it meets no client's credentials");
 }
 
@@ -238,6 +263,76 @@ fn two_way_replies_and_warm_routes() {
     assert_eq!(api.routes.keys().map(String::as_str).collect::<Vec<_>>(), ["$connect", "$default", "$disconnect"]);
     assert!(api.routes["$default"].two_way, "replies go by route response");
     assert!(api.routes.values().all(|route| route.function == "WebSocketFunction"));
+}
+
+#[test]
+fn the_mqtt_prefix_is_the_stack_s_name_unless_one_is_given() {
+    for (template, prefix) in [(resolved(), "carillon"), (resolved_with(&[("MqttPrefix", "shop")]), "shop")] {
+        for logical_id in ["DeliverFunction", "StreamFunction", "AuthorizeFunction"] {
+            let found = function(&template, logical_id).environment.get("CARILLON_MQTT_PREFIX");
+            assert_eq!(found.map(String::as_str), Some(prefix), "{logical_id}");
+        }
+        assert_eq!(template.outputs["MqttPrefix"], prefix);
+    }
+    let written = written();
+    let pattern = text(&written["Parameters"]["MqttPrefix"]["AllowedPattern"]);
+    let most = carillon_core::limits::MQTT_PREFIX_BYTES;
+    assert!(pattern.ends_with(&format!("{{0,{most}}}")), "{pattern} allows other lengths than the functions");
+}
+
+#[test]
+fn what_devices_publish_reaches_publish_in_the_envelope_that_it_reads() {
+    let written = written();
+    let [(name, rule)] = of_kind(&written, "AWS::IoT::TopicRule")[..] else { panic!("one rule") };
+    let payload = &rule["Properties"]["TopicRulePayload"];
+    let documented = repository::read("shared/wire/src/iot.rs");
+    let sql: Vec<_> = text(&payload["Sql"]).split_whitespace().collect();
+    let sql = sql.join(" ").replace("${Prefix}", "<prefix>");
+    assert!(documented.contains(&format!("//! {sql}\n")), "{sql}");
+    assert_eq!(payload["AwsIotSqlVersion"].as_str(), Some("2016-03-23"));
+    let template = resolved();
+    let found: Vec<_> = template.topic_rules.iter().map(|rule| (rule.logical_id.as_str(), rule.function.as_str())).collect();
+    assert_eq!(found, [(name, "PublishFunction")]);
+}
+
+#[test]
+fn mqtt_clients_are_let_in_by_authorize() {
+    let template = resolved();
+    let [authorizer] = template.authorizers.as_slice() else { panic!("one authorizer: {:?}", template.authorizers) };
+    assert_eq!((authorizer.function.as_str(), &authorizer.name), ("AuthorizeFunction", &template.outputs["MqttAuthorizerName"]));
+    let user = format!("token?x-amz-customauthorizer-name={}", authorizer.name);
+    assert_eq!(template.outputs["MqttUserName"], user);
+    assert_eq!(function(&template, "AuthorizeFunction").timeout, Duration::from_secs(5), "IoT Core waits no longer");
+}
+
+/// Lambda's service principals have a function to themselves, and IoT Core one rule or authorizer: nobody else's may invoke it.
+#[test]
+fn every_permission_names_who_may_invoke() {
+    let written = written();
+    for (name, permission) in of_kind(&written, "AWS::Lambda::Permission") {
+        let properties = &permission["Properties"];
+        assert_eq!(properties["Action"].as_str(), Some("lambda:InvokeFunction"), "{name}");
+        assert!(text(&properties["SourceArn"]).ends_with(".Arn"), "{name} lets other accounts invoke");
+    }
+}
+
+#[test]
+fn a_stream_ends_before_its_function_does() {
+    let template = resolved();
+    let stream = function(&template, "StreamFunction");
+    assert_eq!(stream.timeout, Duration::from_secs(900), "Lambda's longest");
+    let url = stream.url.as_ref().expect("it has a URL");
+    assert!(url.streaming);
+    let cors = url.cors.as_ref().expect("browsers may ask");
+    assert_eq!((&cors.allow_origins[..], &cors.allow_methods[..]), (&["*".to_owned()][..], &["GET".to_owned()][..]));
+    let written = written();
+    let seconds = &written["Parameters"]["StreamSeconds"];
+    let range =
+        format!("{} to {};", seconds["MinValue"].as_u64().expect("a number"), seconds["MaxValue"].as_u64().expect("a number"));
+    let documented = repository::read("docs/configuration.md");
+    let row = documented.lines().find(|line| line.starts_with("| `CARILLON_STREAM_SECONDS` |")).expect("it is documented");
+    assert!(row.contains(&range), "{row}");
+    assert!(row.ends_with(&format!("| `{}` |", seconds["Default"].as_u64().expect("a number"))), "{row}");
 }
 
 #[test]

@@ -8,15 +8,17 @@ use carillon_tests::repository;
 use serde_json::Value;
 
 /// Which of our crates each of our crates may stand on.
-const MAY_STAND_ON: [(&str, &[&str]); 11] = [
+const MAY_STAND_ON: [(&str, &[&str]); 13] = [
     ("carillon-core", &[]),
     ("carillon-wire", &["carillon-core"]),
     ("carillon-engine", &["carillon-core", "carillon-wire"]),
     ("carillon-aws", &["carillon-core", "carillon-wire", "carillon-engine"]),
-    ("carillon-runtime", &["carillon-core", "carillon-engine", "carillon-aws"]),
+    ("carillon-runtime", &["carillon-core", "carillon-wire", "carillon-engine", "carillon-aws"]),
     ("websocket", FUNCTION),
     ("publish", FUNCTION),
     ("deliver", FUNCTION),
+    ("stream", FUNCTION),
+    ("authorize", FUNCTION),
     ("carillon-client", &["carillon-core", "carillon-wire"]),
     // It runs any template's functions.
     ("carillon-local", &[]),

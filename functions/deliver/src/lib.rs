@@ -3,7 +3,7 @@
 use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent};
 use carillon_core::time::Millis;
 use carillon_engine::drain::{Drain, Received};
-use carillon_engine::ports::{Clock, Posts, Queue, Store};
+use carillon_engine::ports::{Clock, Mqtt, Posts, Queue, Store};
 use carillon_engine::wakeup::{Wakeup, WakeupError};
 use std::error::Error;
 
@@ -11,8 +11,8 @@ use std::error::Error;
 const UNKNOWN_DEADLINE_MS: u64 = 15_000;
 
 /// Handles the queue's events.
-pub struct Handler<S, Q, P, C> {
-    drain: Drain<S, Q, P, C>,
+pub struct Handler<S, Q, P, M, C> {
+    drain: Drain<S, Q, P, M, C>,
     clock: C,
 }
 
@@ -21,9 +21,9 @@ pub struct Handler<S, Q, P, C> {
 #[error("a record of the event has no messageId")]
 pub struct NamelessRecord;
 
-impl<S: Store, Q: Queue, P: Posts, C: Clock> Handler<S, Q, P, C> {
+impl<S: Store, Q: Queue, P: Posts, M: Mqtt, C: Clock> Handler<S, Q, P, M, C> {
     /// A handler over this drain.
-    pub fn new(drain: Drain<S, Q, P, C>, clock: C) -> Self {
+    pub fn new(drain: Drain<S, Q, P, M, C>, clock: C) -> Self {
         Self { drain, clock }
     }
 

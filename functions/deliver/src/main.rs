@@ -14,9 +14,9 @@ fn main() -> ExitCode {
 }
 
 async fn serve(config: DeliverConfig) -> Result<(), Error> {
-    telemetry::start(config.common.log_level, env!("CARGO_CRATE_NAME"));
+    telemetry::start(config.common.log_level(), env!("CARGO_CRATE_NAME"));
     let (store, queue, clock) = config.common.adapters();
-    let drain = Drain::new(store, queue, config.posts, clock, DrainOptions::default());
+    let drain = Drain::new(store, queue, config.posts, config.mqtt, clock, DrainOptions::default());
     let handler = &Handler::new(drain, clock);
     let service = service_fn(|event: LambdaEvent<SqsEvent>| {
         let span = telemetry::invocation(&event.context);

@@ -4,7 +4,7 @@ use carillon_core::connection::{ConnectionId, Principal};
 use carillon_core::event::{Attribute, Data, Event};
 use carillon_engine::drain::DrainOptions;
 use carillon_engine::engine::Engine;
-use carillon_engine::memory::{Faults, Memory, MemoryClock, MemoryPosts, MemoryQueue, Storm};
+use carillon_engine::memory::{Faults, Memory, MemoryClock, MemoryIot, MemoryPosts, MemoryQueue, Storm};
 use carillon_engine::rows::{Dialect, ShardKey};
 use carillon_wire::native::reading::{self, ServerFrame};
 use serde_json::{Value, json};
@@ -15,7 +15,8 @@ const NOW: Millis = Millis(1_795_512_632_000);
 struct Fixture {
     engine: Engine<Memory, MemoryQueue, MemoryClock>,
     posts: MemoryPosts,
-    handler: Handler<Memory, MemoryQueue, MemoryPosts, MemoryClock>,
+    iot: MemoryIot,
+    handler: Handler<Memory, MemoryQueue, MemoryPosts, MemoryIot, MemoryClock>,
 }
 
 impl Fixture {
@@ -27,8 +28,9 @@ impl Fixture {
     fn with_drain_over(store: Memory, drained: Memory) -> Self {
         let (queue, posts, clock) = (MemoryQueue::default(), MemoryPosts::default(), MemoryClock::at(NOW));
         let engine = Engine::seeded(store, queue.clone(), clock.clone(), 7);
-        let drain = Drain::new(drained, queue, posts.clone(), clock.clone(), DrainOptions::default());
-        Self { engine, posts, handler: Handler::new(drain, clock) }
+        let iot = MemoryIot::default();
+        let drain = Drain::new(drained, queue, posts.clone(), iot.clone(), clock.clone(), DrainOptions::default());
+        Self { engine, posts, iot, handler: Handler::new(drain, clock) }
     }
 
     /// A subscriber of a channel, to which a message was then published.
@@ -63,6 +65,11 @@ impl Fixture {
         messages.sum()
     }
 
+    /// How many messages of a channel went to MQTT subscribers.
+    fn published(&self, channel: &str) -> usize {
+        self.iot.published(&Channel::parse(channel).expect("a channel")).len()
+    }
+
     async fn invoke(&self, event: &Value) -> Value {
         let event: SqsEvent = serde_json::from_value(event.clone()).expect("an event");
         serde_json::to_value(self.handler.handle(event, None).await.expect("a response")).expect("JSON")
@@ -86,6 +93,18 @@ async fn a_wake_up_delivers_what_was_published() {
     for _ in 0..2 {
         assert_eq!(fixture.invoke(&event).await, json!({"batchItemFailures": []}));
         assert_eq!(fixture.posted(&id), 1);
+    }
+}
+
+#[tokio::test]
+async fn p2_a_wake_up_for_mqtt_brings_what_was_published_to_iot_core_and_nobody_else() {
+    let fixture = Fixture::new();
+    let id = fixture.subscribed_and_published("orders/42").await;
+    let wakeup = Wakeup::wake(ShardKey::mqtt(&Channel::parse("orders/42").expect("a channel")));
+    let event = json!({"Records": [record("m1", &wakeup.encode())]});
+    for _ in 0..2 {
+        assert_eq!(fixture.invoke(&event).await, json!({"batchItemFailures": []}));
+        assert_eq!((fixture.published("orders/42"), fixture.posted(&id)), (1, 0));
     }
 }
 
@@ -137,8 +156,9 @@ async fn every_sample_event_is_worked_off() {
         let id = fixture.subscribed_and_published("orders/42").await;
         let event: Value = serde_json::from_str(&std::fs::read_to_string(&path).expect("a sample")).expect("JSON");
         assert_eq!(fixture.invoke(&event).await, json!({"batchItemFailures": []}), "{}", path.display());
-        assert_eq!(fixture.posted(&id), 1, "{}", path.display());
+        let expected = if path.ends_with("mqtt.json") { (0, 1) } else { (1, 0) };
+        assert_eq!((fixture.posted(&id), fixture.published("orders/42")), expected, "{}", path.display());
         files += 1;
     }
-    assert!(files >= 3, "{files} samples");
+    assert!(files >= 4, "{files} samples");
 }

@@ -17,7 +17,7 @@ fn main() -> ExitCode {
 }
 
 async fn serve(config: EntranceConfig) -> Result<(), Error> {
-    telemetry::start(config.common.log_level, env!("CARGO_CRATE_NAME"));
+    telemetry::start(config.common.log_level(), env!("CARGO_CRATE_NAME"));
     let (store, queue, clock) = config.common.adapters();
     let handler = &Handler::new(Engine::new(store, queue, clock), config.secret);
     let service = service_fn(|event: LambdaEvent<Box<RawValue>>| {

@@ -7,6 +7,7 @@ use carillon_engine::wakeup::Wakeup;
 use carillon_wire::native::reading::{self, ServerFrame};
 use serde_json::{Value, json};
 use std::path::Path;
+use std::time::Duration;
 
 const SECRET: &str = "example-secret-of-at-least-32-characters";
 const CONNECTION: &str = "UkXQ7dBaoAMCJaw=";
@@ -190,7 +191,7 @@ async fn a_store_that_does_not_answer_fails_the_request_and_not_the_invocation()
 struct PanickingQueue;
 
 impl Queue for PanickingQueue {
-    async fn send(&self, _wakeups: &[Wakeup]) -> Answer<()> {
+    async fn send(&self, _wakeups: &[Wakeup], _delay: Duration) -> Answer<()> {
         panic!("the queue panics, as this test wants it to");
     }
 }

@@ -13,7 +13,7 @@ pub const EXIT_FAILED: u8 = 70;
 /// Reads the process's environment and serves until the process ends. A failure is one line on stderr.
 ///
 /// The runtime has one thread: an environment serves one invocation at a time, and more threads cost each call more than half again
-/// in processor time.
+/// in processor time. Streams that share an environment wait nearly all the time, so one thread serves hundreds of them.
 pub fn run<C, F, E>(read: impl FnOnce(&Environment) -> Result<C, Mistakes>, serve: impl FnOnce(C) -> F) -> ExitCode
 where
     F: Future<Output = Result<(), E>>,
@@ -46,12 +46,15 @@ where
     E: fmt::Display,
 {
     let end = |code, what: &str, why: &dyn fmt::Display| End { code, line: format!("{what}: {why}") };
-    let config =
-        read(environment).map_err(|mistakes| end(EXIT_MISCONFIGURED, "the environment is not as it has to be", &mistakes))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| end(EXIT_FAILED, "the asynchronous runtime cannot start", &error))?;
+    let config = {
+        // Some adapters begin to work as soon as they are made.
+        let _inside = runtime.enter();
+        read(environment).map_err(|mistakes| end(EXIT_MISCONFIGURED, "the environment is not as it has to be", &mistakes))?
+    };
     runtime.block_on(serve(config)).map_err(|error| end(EXIT_FAILED, "the function cannot be served", &error))
 }
 
@@ -68,7 +71,7 @@ mod tests {
             serve_in(&environment, EntranceConfig::from_environment, |_| async { unreachable!() as Result<(), Infallible> })
                 .expect_err("nearly everything is missing");
         assert_eq!(end.code, 64);
-        assert!(end.line.starts_with("the environment is not as it has to be: CARILLON_LOG_TABLE: is not set; "), "{end:?}");
+        assert!(end.line.starts_with("the environment is not as it has to be: CARILLON_SECRET: the secret has 6 characters, and at least 32 are needed; "), "{end:?}");
         assert!(!end.line.contains(['\n', '\r']) && !end.line.contains("hidden"), "{end:?}");
     }
 

@@ -1,15 +1,20 @@
 //! The examples of docs/protocol.md go through the decoders, and those that Carillon writes through the encoders too.
 
+use base64::prelude::{BASE64_STANDARD, Engine};
 use carillon_core::channel::Channel;
 use carillon_core::event::EventJson;
+use carillon_core::fault::Fault;
 use carillon_core::limits;
+use carillon_core::position::Position;
 use carillon_core::time::Millis;
 use carillon_wire::cloudevents::{self, Defaults};
 use carillon_wire::native::client::{self, Action};
 use carillon_wire::native::reading::{self, ServerFrame};
 use carillon_wire::native::server::{self, HistoryReply, Reply};
 use carillon_wire::native::{Reference, SUBPROTOCOL};
-use carillon_wire::{bearer, eventbridge, fault, http, position};
+use carillon_wire::sse::server::Joined;
+use carillon_wire::sse::vector::PositionVector;
+use carillon_wire::{bearer, eventbridge, fault, http, iot, position, sse};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
@@ -17,21 +22,27 @@ const DOCUMENT: &str = include_str!("../../../docs/protocol.md");
 
 /// The blocks of one kind, with the line breaks that are there for reading taken out.
 fn examples(kind: &str) -> Vec<String> {
+    let joined = |lines: Vec<&str>| lines.into_iter().map(str::trim).collect();
+    blocks(&format!("json {kind}")).into_iter().map(joined).collect()
+}
+
+/// The lines of the blocks with this info string.
+fn blocks(wanted: &str) -> Vec<Vec<&'static str>> {
     let mut blocks = Vec::new();
-    let mut block: Option<String> = None;
+    let mut block: Option<Vec<&str>> = None;
     for line in DOCUMENT.lines() {
         match (line.strip_prefix("```"), &mut block) {
-            (Some(_), Some(text)) => {
-                blocks.push(std::mem::take(text));
+            (Some(_), Some(lines)) => {
+                blocks.push(std::mem::take(lines));
                 block = None;
             }
-            (Some(info), None) if info == format!("json {kind}") => block = Some(String::new()),
+            (Some(info), None) if info == wanted => block = Some(Vec::new()),
             // Blocks of other kinds are read to their end as well.
             (Some(_), None) | (None, None) => {}
-            (None, Some(text)) => text.push_str(line.trim()),
+            (None, Some(lines)) => lines.push(line),
         }
     }
-    assert!(!blocks.is_empty(), "the page has examples of the kind {kind}");
+    assert!(!blocks.is_empty(), "the page has examples of the kind {wanted}");
     blocks
 }
 
@@ -40,11 +51,7 @@ fn defaults() -> Defaults<'static> {
 }
 
 /// The reply that `frame` shows, written again by the encoder.
-fn written_again(
-    frame: &str,
-    outcome: &Result<reading::Answer, carillon_core::fault::Fault>,
-    reference: Option<&Reference>,
-) -> String {
+fn written_again(frame: &str, outcome: &Result<reading::Answer, Fault>, reference: Option<&Reference>) -> String {
     let answer = match outcome {
         Ok(answer) => answer,
         Err(fault) => return server::refusal(reference, fault),
@@ -153,6 +160,92 @@ fn every_http_request_is_read_and_every_answer_is_shown_as_it_is_written() {
     }
 }
 
+/// An event of a stream: name, id and data.
+struct Event<'a> {
+    name: Option<&'a str>,
+    id: Option<PositionVector>,
+    data: &'a str,
+}
+
+impl<'a> Event<'a> {
+    fn of(lines: &[&'a str]) -> Self {
+        let field = |name: &str| lines.iter().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+        let id = field("id").map(|id| PositionVector::decode(id).expect("an id"));
+        Self { name: field("event"), id, data: field("data").expect("it has data") }
+    }
+
+    /// The event, written again by the encoder.
+    fn written_again(&self) -> String {
+        let id = || self.id.as_ref().expect("it has an id");
+        let value: Value = serde_json::from_str(self.data).expect("JSON");
+        let at = |value: &Value| {
+            let epoch = value["epoch"].as_str().expect("a string").parse().expect("an epoch");
+            Position::new(epoch, value["offset"].as_u64().expect("a number"))
+        };
+        let channel = |value: &Value| Channel::parse(value["channel"].as_str().expect("a name")).expect("a channel");
+        match self.name {
+            None => {
+                let (event, position) = self.data.rsplit_once(r#","epoch":"#).expect("it has a position at its end");
+                assert!(position.ends_with(&format!(r#""offset":{}}}"#, at(&value).offset)));
+                let event = EventJson::from_log(format!("{event}}}"));
+                sse::server::message(&cloudevents::placed(&event, at(&value)).expect("an object"), false, id())
+            }
+            Some(sse::server::SUBSCRIBED) => {
+                let channels = value["channels"].as_array().expect("a list");
+                let names: Vec<Channel> = channels.iter().map(channel).collect();
+                let joined = names.iter().zip(channels).map(|(channel, value)| {
+                    let recovered = value.get("recovered").map(|recovered| recovered.as_bool().expect("a boolean"));
+                    Joined { channel, position: at(value), recovered }
+                });
+                sse::server::subscribed(&joined.collect::<Vec<_>>(), id())
+            }
+            Some(sse::server::GAP) => sse::server::gap(&channel(&value), value.get("after").map(at), at(&value), id()),
+            Some(sse::server::ERROR) => {
+                let text = |name: &str| value[name].as_str().expect("a string").to_owned();
+                let fault = Fault::new(fault::code(&text("code")), text("message"));
+                let wait = value["retry_after_ms"].as_u64().and_then(|wait| u32::try_from(wait).ok());
+                sse::server::error(&wait.map_or(fault.clone(), |wait| fault.retry_after(wait)))
+            }
+            Some(sse::server::END) => sse::server::end(id()),
+            Some(other) => panic!("{other} is no event of ours"),
+        }
+    }
+}
+
+#[test]
+fn every_event_of_a_stream_is_shown_as_it_is_written() {
+    let mut names = BTreeSet::new();
+    for block in blocks("sse") {
+        let text = format!("{}\n\n", block.join("\n"));
+        let events = text.strip_prefix(sse::server::OPENING).unwrap_or(&text);
+        assert!(!names.is_empty() || events.len() < text.len(), "the first stream is shown from its opening on");
+        for event in events.split_terminator("\n\n") {
+            let lines: Vec<&str> = event.lines().collect();
+            let read = Event::of(&lines);
+            assert_eq!(read.written_again(), format!("{event}\n\n"));
+            names.insert(read.name.unwrap_or("a message").to_owned());
+        }
+    }
+    let all = [sse::server::SUBSCRIBED, sse::server::GAP, sse::server::ERROR, sse::server::END, "a message"];
+    assert_eq!(names, all.map(str::to_owned).into());
+}
+
+#[test]
+fn mqtt_carries_what_a_stream_carries_and_devices_publish_as_shown() {
+    for example in examples("mqtt") {
+        assert!(Event { name: None, id: Some(PositionVector::default()), data: &example }.written_again().contains(&example));
+    }
+    for example in examples("device") {
+        let envelope = serde_json::json!({
+            "payload": BASE64_STANDARD.encode(&example), "topic": "carillon/p/orders/42", "client": "till-7", "trace": "e37e7a4d",
+        });
+        let event = iot::decode(&envelope.to_string(), Millis(0), "request-1").expect(&example);
+        assert_eq!(event.channel.as_str(), "orders/42");
+        let is_cloudevent = example.contains("specversion");
+        assert_eq!(event.source.as_str() == "mqtt:till-7", !is_cloudevent, "{example}");
+    }
+}
+
 /// A number as the page writes it.
 fn grouped(number: u64) -> String {
     let digits = number.to_string();
@@ -187,6 +280,8 @@ fn the_limits_and_names_on_the_page_are_those_of_the_code() {
         format!("| extension attributes of an event | {} |", limits::EVENT_EXTENSIONS),
         format!("| `ref` | {} bytes |", limits::REF_BYTES),
         format!("| subscriptions of a connection | {} |", limits::SUBSCRIPTIONS),
+        format!("| channels of a stream | {} |", limits::STREAM_CHANNELS),
+        format!("| `channel` | a channel; up to {} of them", limits::STREAM_CHANNELS),
         format!("| messages of a page of history | {} |", limits::HISTORY_PAGE),
         format!("| messages of one publish over HTTP, SQS, Invoke | {} |", limits::PUBLISH_BATCH),
         format!("| the body of `POST /publish` | {} bytes |", bytes(limits::PUBLISH_BYTES)),

@@ -1,18 +1,15 @@
-//! `POST /publish` on the function URL (docs/protocol.md). The event is that of payload format 2.0:
-//! <https://docs.aws.amazon.com/lambda/latest/dg/urls-invocation.html>.
-//!
-//! Only what is read is named. The types of `aws_lambda_events` refuse a whole event for one header value that is not ASCII.
+//! `POST /publish` on the function URL (docs/protocol.md).
 
 use crate::{Handler, Invocation};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use carillon_core::fault::{ErrorCode, Fault};
 use carillon_core::limits::PUBLISH_BYTES;
-use carillon_core::secret::Secret;
 use carillon_engine::ports::{Clock, Queue, Store};
 use carillon_runtime::failure::InvocationFailure;
+use carillon_runtime::function_url::Request;
 use carillon_wire::cloudevents::Defaults;
-use carillon_wire::{bearer, http};
-use serde::{Deserialize, Serialize};
+use carillon_wire::http;
+use serde::Serialize;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use uuid::Uuid;
@@ -25,31 +22,6 @@ const PATH: &str = "/publish";
 
 /// Its methods, as `Allow` lists them (RFC 9110 section 10.2.1).
 const METHODS: &str = "OPTIONS, POST";
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Request {
-    raw_path: String,
-    // Function URLs write the names in lower case; others that speak the format may not.
-    #[serde(default)]
-    headers: BTreeMap<String, String>,
-    #[serde(default)]
-    query_string_parameters: Option<BTreeMap<String, String>>,
-    request_context: RequestContext,
-    body: Option<String>,
-    #[serde(default)]
-    is_base64_encoded: bool,
-}
-
-#[derive(Deserialize)]
-struct RequestContext {
-    http: Line,
-}
-
-#[derive(Deserialize)]
-struct Line {
-    method: String,
-}
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -64,14 +36,9 @@ pub(super) async fn handle<S: Store, Q: Queue, C: Clock>(
     payload: &str,
     invocation: &Invocation,
 ) -> Result<String, InvocationFailure> {
-    let response = match serde_json::from_str::<Request>(payload) {
+    let response = match Request::parse(payload) {
         Ok(request) => respond(handler, &request, invocation).await,
-        Err(error) => {
-            // Its text would quote the request.
-            let category = format!("{:?}", error.classify());
-            tracing::error!(error.kind = category, "an HTTP event is not of payload format 2.0");
-            refusal(&Fault::internal())
-        }
+        Err(fault) => refusal(&fault),
     };
     Ok(serde_json::to_string(&response).expect("a response has string keys"))
 }
@@ -82,15 +49,14 @@ async fn respond<S: Store, Q: Queue, C: Clock>(
     invocation: &Invocation,
 ) -> Response {
     // Before anything else: whoever has no token learns nothing.
-    if let Err(fault) = authenticate(&handler.secret, request) {
-        tracing::info!(error.code = %fault.code, "an HTTP request was refused");
+    if let Err(fault) = request.authenticate(&handler.secret) {
         return refusal(&fault).with("www-authenticate", "Bearer");
     }
     if request.raw_path != PATH {
         let fault = Fault::new(ErrorCode::NotFound, format!("path: {:?} is none; there is {PATH}", request.raw_path));
         return refusal(&fault);
     }
-    match request.request_context.http.method.as_str() {
+    match request.method() {
         "POST" => {}
         "OPTIONS" => return Response { status_code: 204, headers: BTreeMap::new(), body: String::new() }.with("allow", METHODS),
         other => {
@@ -113,23 +79,10 @@ async fn publish<S: Store, Q: Queue, C: Clock>(
     invocation: &Invocation,
 ) -> Result<Vec<http::Outcome>, Fault> {
     let body = body(request)?;
-    let headers: Vec<(&str, &str)> = request.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let headers: Vec<(&str, &str)> = request.headers().collect();
     let new_id = |_: Option<usize>| Uuid::new_v4().to_string();
     let events = http::decode(&headers, &body, &Defaults::unrepeatable(SOURCE, handler.engine.now(), &new_id))?;
     Ok(handler.publish(events, invocation.deadline).await)
-}
-
-fn authenticate(secret: &Secret, request: &Request) -> Result<(), Fault> {
-    let authorization = request.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("authorization"));
-    let header = authorization.and_then(|(_, value)| bearer::of_authorization(value));
-    let query = request.query_string_parameters.as_ref().and_then(|query| query.get(bearer::QUERY_PARAMETER));
-    let offered: Vec<&str> = header.into_iter().chain(query.map(String::as_str)).collect();
-    if offered.iter().any(|token| secret.opens_with(token)) {
-        return Ok(());
-    }
-    let text = if offered.is_empty() { "there is none" } else { "it opens nothing" };
-    let places = "it stands in the header Authorization: Bearer, or in the query as token";
-    Err(Fault::new(ErrorCode::Unauthorized, format!("token: {text}; {places}")))
 }
 
 /// The body's bytes: Lambda hands text over as it is and anything else in base64.
