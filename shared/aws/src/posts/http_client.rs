@@ -4,7 +4,7 @@ use crate::config::CONNECT_TIMEOUT;
 use crate::failure::CallError;
 use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode};
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Collected, Full, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::{Client, Error as ClientError, connect::HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -61,7 +61,7 @@ impl HttpClient {
         let mut received = Received { status: head.status, headers: head.headers, body: Bytes::new() };
         if received.is_refusal() {
             // What cannot be read of it is missing in the log alone.
-            received.body = Limited::new(body, MAX_REFUSAL_BYTES).collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+            received.body = Limited::new(body, MAX_REFUSAL_BYTES).collect().await.map(Collected::to_bytes).unwrap_or_default();
         }
         Ok(received)
     }
