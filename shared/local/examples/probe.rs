@@ -3,6 +3,7 @@
 //! | `do` | does |
 //! |---|---|
 //! | `echo` | answers `value` |
+//! | `keep` | writes the whole event to the file `path` and answers `value` |
 //! | `environment` | answers its variables |
 //! | `context` | answers what the Runtime API said of the invocation, and its process id |
 //! | `wait` | appends its request id to `started`, then waits until the file `gate` is there |
@@ -12,8 +13,8 @@
 //! | `exit`, `abort`, `panic`, `error` | fails in that way |
 //! | `stream` | streams `chunks`; waits for `gate` after the first; at the end creates `done`, or exits where `exit` is set |
 //!
-//! The event of a function URL carries that in its body, one of SQS in that of its first message; one of a function URL without a
-//! body is answered with itself. The variable `PROBE_START` makes the start fail (`exit`, `error`) or the process deaf to SIGTERM (`deaf`).
+//! The event of a function URL carries that in its body, one of SQS in that of its first message, the envelope of an IoT rule in
+//! base64 as `payload`, that of an IoT authorizer as the password; one of a function URL without a body is answered with itself. The variable `PROBE_START` makes the start fail (`exit`, `error`) or the process deaf to SIGTERM (`deaf`).
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -59,6 +60,14 @@ async fn handle(event: LambdaEvent<Value>) -> Result<FunctionResponse<Value, Chu
     let text = |name: &str| command[name].as_str().map(str::to_owned);
     let answer = match command["do"].as_str() {
         Some("echo") => command["value"].clone(),
+        Some("keep") => {
+            // Moved there, so that a reader sees all of it or nothing.
+            let path = text("path").unwrap_or_default();
+            let written = format!("{path}.{}", context.request_id);
+            std::fs::write(&written, payload.to_string())?;
+            std::fs::rename(written, path)?;
+            command["value"].clone()
+        }
         Some("environment") => std::env::vars().map(|(name, value)| (name, Value::from(value))).collect(),
         Some("context") => json!({
             "request_id": context.request_id,
@@ -97,10 +106,16 @@ async fn handle(event: LambdaEvent<Value>) -> Result<FunctionResponse<Value, Chu
     Ok(FunctionResponse::BufferedResponse(answer))
 }
 
-/// The payload itself, or what the body of a function URL's event or of an SQS message holds.
+/// The payload itself, or what the body of a function URL's event or of an SQS message holds, or in base64 the envelope of an IoT
+/// rule or the password that an authorizer is asked about.
 fn command(payload: &Value) -> Result<Option<Value>, Error> {
     let message = payload["Records"][0]["body"].as_str();
     if let Some(command) = message.and_then(|body| serde_json::from_str(body).ok()) {
+        return Ok(Some(command));
+    }
+    let encoded = payload["payload"].as_str().or(payload["protocolData"]["mqtt"]["password"].as_str());
+    let encoded = encoded.and_then(|text| BASE64.decode(text).ok());
+    if let Some(command) = encoded.and_then(|json| serde_json::from_slice(&json).ok()) {
         return Ok(Some(command));
     }
     if payload.get("requestContext").is_none() {

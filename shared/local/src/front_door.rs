@@ -6,7 +6,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::ConnectInfo;
+use axum::response::Response;
 use http::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -26,6 +28,17 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How long running requests may go on after the end was called for.
 const GRACE: Duration = Duration::from_millis(300);
 
+/// Marks a response that stands for none: the connection is closed without an answer.
+#[derive(Clone, Copy, Debug)]
+struct HangUp;
+
+/// Closes the connection of a request instead of answering it, as an unreachable service does.
+pub(crate) fn hang_up() -> Response {
+    let mut response = Response::new(Body::empty());
+    response.extensions_mut().insert(HangUp);
+    response
+}
+
 /// A running listener.
 #[derive(Debug)]
 pub(crate) struct FrontDoor {
@@ -37,7 +50,8 @@ pub(crate) struct FrontDoor {
 }
 
 impl FrontDoor {
-    /// Serves a router on a bound listener. Requests carry `ConnectInfo<SocketAddr>`.
+    /// Serves a router on a bound listener. Requests carry `ConnectInfo<SocketAddr>`, and may be upgraded; what they become then is
+    /// no longer the door's.
     pub(crate) fn start(listener: TcpListener, router: Router) -> Self {
         let door = Self { stop: CancellationToken::new(), cut: CancellationToken::new(), tasks: TaskTracker::new() };
         door.tasks.spawn(accept(listener, router, door.stop.clone(), door.cut.clone(), door.tasks.clone()));
@@ -85,12 +99,22 @@ async fn serve(stream: TcpStream, peer: SocketAddr, router: Router, stop: Cancel
     let service = TowerToHyperService::new(router);
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(ConnectInfo(peer));
-        service.call(request)
+        let answer = service.call(request);
+        async move {
+            let response = answer.await.unwrap_or_else(|never| match never {});
+            // An error makes hyper close the connection and write nothing.
+            if response.extensions().get::<HangUp>().is_some() {
+                Err(std::io::Error::other("hung up as asked"))
+            } else {
+                Ok(response)
+            }
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIME)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = &mut connection => ended,

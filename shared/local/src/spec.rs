@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::iot::sql::Statement;
+
 /// A function of the template with every intrinsic resolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FunctionSpec {
@@ -171,6 +173,32 @@ pub struct RuleSpec {
     pub bus: String,
     /// The event pattern.
     pub pattern: serde_json::Value,
+    /// The logical id of the function.
+    pub function: String,
+}
+
+/// A custom authorizer of IoT Core.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuthorizerSpec {
+    /// The resource's logical id.
+    pub logical_id: String,
+    /// `AuthorizerName`, by which clients choose it.
+    pub name: String,
+    /// The logical id of the function.
+    pub function: String,
+    /// `TokenKeyName`: the parameter or header whose value the function gets as `token`.
+    pub token_key: Option<String>,
+}
+
+/// An IoT rule with one function as its target.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TopicRuleSpec {
+    /// The resource's logical id.
+    pub logical_id: String,
+    /// `RuleName`, by which basic ingest finds it.
+    pub name: String,
+    /// `Sql`.
+    pub statement: Statement,
     /// The logical id of the function.
     pub function: String,
 }

@@ -18,24 +18,30 @@ pub use error::StackError;
 pub use ready::{Ready, ReadyApi, ReadyFunction};
 
 use crate::aws_endpoint::{self, Services};
+use crate::calls::{CallCount, Calls};
 use crate::dynamodb::{DynamoDb, Storage};
 use crate::eventbridge::EventBridge;
+use crate::faults::Faults;
 use crate::front_door::FrontDoor;
 use crate::function_url::{self, UrlInfo};
 use crate::invoker::Invoker;
+use crate::iot::{Iot, IotOptions};
 use crate::lambda::builder::{self, Profile};
 use crate::lambda::{DeployedFunction, FailureDestinations, Functions, LambdaOptions};
 use crate::spec::{CodeSpec, FunctionSpec};
 use crate::sqs::Sqs;
 use crate::sqs::event_source::EventSource;
 use crate::sqs::queue::NewMessage;
-use crate::template::{Document, Endpoints, Identity, Inputs, Template, Unknown};
+use crate::template::{Document, Endpoints, IOT_ENDPOINT_VARIABLE, Identity, Inputs, Template, Unknown};
 use crate::websocket_api::{TimeLimits, WebSocketApi, WebSocketApiOptions};
 
 use lock::FolderLock;
 
 /// The parameter that the stack makes up where the template wants one and nobody gave it.
 const SECRET_PARAMETER: &str = "Secret";
+
+/// The parameter that gets the local address of IoT Core where the template wants one and nobody gave it.
+const IOT_ENDPOINT_PARAMETER: &str = "IotDataEndpoint";
 
 /// 256 bits, written as 64 hexadecimal digits.
 const SECRET_BYTES: usize = 32;
@@ -97,6 +103,10 @@ pub struct Ports {
     pub aws: u16,
     /// The first WebSocket API; the next ones follow upwards.
     pub websocket: u16,
+    /// MQTT over TCP, where the template uses IoT Core.
+    pub mqtt: u16,
+    /// IoT Core's HTTP data plane and MQTT over WebSocket, where the template uses IoT Core.
+    pub iot: u16,
     /// The first function URL; the next ones follow upwards, in the template's order.
     pub url: u16,
 }
@@ -109,8 +119,12 @@ pub struct Stack {
     functions: Functions,
     sqs: Sqs,
     websocket_apis: BTreeMap<String, WebSocketApi>,
-    websocket_tasks: TaskTracker,
+    iot: Option<Iot>,
+    /// What accepts clients of WebSocket APIs and of MQTT.
+    accepting: TaskTracker,
     event_sources: Vec<EventSource>,
+    faults: Faults,
+    calls: Calls,
     doors: Vec<FrontDoor>,
     dynamodb: Mutex<Option<DynamoDb>>,
     ready_file: Mutex<Option<PathBuf>>,
@@ -167,12 +181,12 @@ impl std::fmt::Debug for StackOptions {
 
 impl Ports {
     /// Any free ports.
-    pub const FREE: Self = Self { aws: 0, websocket: 0, url: 0 };
+    pub const FREE: Self = Self { aws: 0, websocket: 0, mqtt: 0, iot: 0, url: 0 };
 }
 
 impl Default for Ports {
     fn default() -> Self {
-        Self { aws: 4100, websocket: 4101, url: 4110 }
+        Self { aws: 4100, websocket: 4101, mqtt: 4102, iot: 4103, url: 4110 }
     }
 }
 
@@ -190,7 +204,12 @@ impl Stack {
             parameters.entry(SECRET_PARAMETER.to_owned()).or_insert_with(new_secret);
         }
         let identity = Identity { region: options.region.clone(), stack: options.name.clone(), ..Identity::default() };
-        let inputs = Inputs { parameters, identity };
+        let takes_iot_endpoint =
+            document.requires_parameter(IOT_ENDPOINT_PARAMETER) && !parameters.contains_key(IOT_ENDPOINT_PARAMETER);
+        let mut inputs = Inputs { parameters, identity };
+        if takes_iot_endpoint {
+            inputs.parameters.insert(IOT_ENDPOINT_PARAMETER.to_owned(), Endpoints::UNBOUND_HOST.to_owned());
+        }
         let wanted = document.resolve(&inputs, &Endpoints::unbound())?;
         for unknown in &wanted.unknown {
             tracing::debug!(resource = %unknown.logical_id, resource.kind = %unknown.kind, meaning = %unknown.meaning, "not emulated");
@@ -198,7 +217,11 @@ impl Stack {
         }
         let data_lock = options.data.as_deref().map(FolderLock::take).transpose()?;
         let listeners = Listeners::bind(&options, &wanted).await?;
-        let template = document.resolve(&inputs, &listeners.endpoints(&wanted))?;
+        let endpoints = listeners.endpoints(&wanted);
+        if takes_iot_endpoint {
+            inputs.parameters.insert(IOT_ENDPOINT_PARAMETER.to_owned(), endpoints.iot_or_aws());
+        }
+        let template = document.resolve(&inputs, &endpoints)?;
         let deployed = executables(&options, template.functions.clone()).await?;
         Self::assemble(&options, &inputs.identity, template, deployed, listeners, data_lock)
     }
@@ -213,7 +236,8 @@ impl Stack {
     ) -> Result<Self, StackError> {
         let endpoints = listeners.endpoints(&template);
         let storage = options.data.as_ref().map_or(Storage::Temporary, |folder| Storage::Kept(folder.clone()));
-        let dynamodb = DynamoDb::start(listeners.dynamodb, &template.tables, &storage)?;
+        let calls = Calls::default();
+        let dynamodb = DynamoDb::start(listeners.dynamodb, &template.tables, &storage, calls.clone())?;
         let managements = managements(&template, &endpoints);
         let sqs = Sqs::new(&template.queues, &endpoints.aws, &identity.account);
         let functions = Functions::start(
@@ -232,26 +256,54 @@ impl Stack {
         let events =
             EventBridge::new(&template.buses, template.rules.clone(), invoker.clone(), &identity.account, &identity.region)?;
 
-        let (mut websocket_apis, websocket_tasks) = (BTreeMap::new(), TaskTracker::new());
+        let (mut websocket_apis, accepting) = (BTreeMap::new(), TaskTracker::new());
         let time_limits = TimeLimits::AWS.divided_by(options.time_scale);
         for (spec, listener) in template.websocket_apis.iter().zip(listeners.websocket) {
-            let api = WebSocketApi::new(spec.clone(), invoker.clone(), WebSocketApiOptions { time_limits });
+            let api_options = WebSocketApiOptions { time_limits, calls: calls.clone() };
+            let api = WebSocketApi::new(spec.clone(), invoker.clone(), api_options);
             let api = api.map_err(|source| StackError::RouteSelection { api: spec.logical_id.clone(), source })?;
-            websocket_tasks.spawn({
+            accepting.spawn({
                 let api = api.clone();
                 async move { api.serve(listener).await }
             });
             websocket_apis.insert(spec.logical_id.clone(), api);
         }
 
+        let mut doors = Vec::new();
+        let iot = match listeners.iot {
+            Some(listeners) => {
+                let options = IotOptions {
+                    authorizers: template.authorizers.clone(),
+                    rules: template.topic_rules.clone(),
+                    account: identity.account.clone(),
+                    region: identity.region.clone(),
+                    mqtt_address: listeners.mqtt.local_addr().map_err(StackError::Address)?,
+                    http_address: listeners.http.local_addr().map_err(StackError::Address)?,
+                    calls: calls.clone(),
+                };
+                let iot = Iot::start(options, invoker.clone());
+                accepting.spawn({
+                    let iot = iot.clone();
+                    async move { iot.serve_mqtt(listeners.mqtt).await }
+                });
+                doors.push(FrontDoor::start(listeners.http, iot.router()));
+                Some(iot)
+            }
+            None => None,
+        };
+        let faults = Faults::new(iot.clone());
+
         let services = Services {
             sqs: sqs.clone(),
             events,
             functions: functions.clone(),
             dynamodb: dynamodb.address(),
+            iot: iot.clone(),
+            faults: faults.clone(),
+            calls: calls.clone(),
             management: managements,
         };
-        let mut doors = vec![FrontDoor::start(listeners.aws, aws_endpoint::router(services))];
+        doors.push(FrontDoor::start(listeners.aws, aws_endpoint::router(services)));
         for (function, listener) in functions_with_urls(&template).zip(listeners.urls) {
             let port = listener.local_addr().map_err(StackError::Address)?.port();
             let info = UrlInfo { url_id: url_id(identity, &function.logical_id), region: identity.region.clone(), port };
@@ -270,8 +322,11 @@ impl Stack {
             functions,
             sqs,
             websocket_apis,
-            websocket_tasks,
+            iot,
+            accepting,
             event_sources,
+            faults,
+            calls,
             doors,
             dynamodb: Mutex::new(Some(dynamodb)),
             ready_file: Mutex::new(None),
@@ -311,6 +366,29 @@ impl Stack {
         self.websocket_apis.get(logical_id)
     }
 
+    /// IoT Core, where the template uses it.
+    #[must_use]
+    pub fn iot(&self) -> Option<&Iot> {
+        self.iot.as_ref()
+    }
+
+    /// The switches that make services fail.
+    #[must_use]
+    pub fn faults(&self) -> &Faults {
+        &self.faults
+    }
+
+    /// What the services were asked since the start, or since [`Stack::reset_calls`].
+    #[must_use]
+    pub fn calls(&self) -> Vec<CallCount> {
+        self.calls.snapshot()
+    }
+
+    /// Begins to count calls anew.
+    pub fn reset_calls(&self) {
+        self.calls.reset();
+    }
+
     /// Writes the ready file, whole or not at all, readable by its owner alone since it holds the token. The shutdown removes it.
     ///
     /// # Errors
@@ -328,11 +406,12 @@ impl Stack {
         futures_util::future::join_all(self.event_sources.iter().map(EventSource::shutdown)).await;
         tokio::join!(
             futures_util::future::join_all(self.websocket_apis.values().map(WebSocketApi::shutdown)),
+            futures_util::future::join_all(self.iot.iter().map(Iot::shutdown)),
             futures_util::future::join_all(self.doors.iter().map(FrontDoor::shutdown)),
             self.functions.shutdown(FUNCTION_GRACE),
         );
-        self.websocket_tasks.close();
-        self.websocket_tasks.wait().await;
+        self.accepting.close();
+        self.accepting.wait().await;
         // Functions talk to it until they end.
         let dynamodb = self.dynamodb.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(dynamodb) = dynamodb {
@@ -361,12 +440,21 @@ struct Listeners {
     websocket: Vec<TcpListener>,
     /// In the order of the template's functions with URLs.
     urls: Vec<TcpListener>,
+    iot: Option<IotListeners>,
     dynamodb: std::net::TcpListener,
     addresses: Addresses,
 }
 
+/// The listeners of IoT Core.
+struct IotListeners {
+    mqtt: TcpListener,
+    http: TcpListener,
+}
+
 struct Addresses {
     aws: SocketAddr,
+    /// MQTT and HTTP.
+    iot: Option<(SocketAddr, SocketAddr)>,
     websocket: Vec<SocketAddr>,
     urls: Vec<SocketAddr>,
 }
@@ -383,14 +471,25 @@ impl Listeners {
         for index in 0..functions_with_urls(template).count() {
             urls.push(bind(host, ports.url, index, "--url-port").await?);
         }
+        let iot = if template.uses_iot() {
+            let mqtt = bind(host, ports.mqtt, 0, "--mqtt-port").await?;
+            let http = bind(host, ports.iot, 0, "--iot-port").await?;
+            Some(IotListeners { mqtt, http })
+        } else {
+            None
+        };
         let dynamodb = std::net::TcpListener::bind((host, 0)).map_err(StackError::Address)?;
         let address = |listener: &TcpListener| listener.local_addr().map_err(StackError::Address);
         let addresses = Addresses {
             aws: address(&aws)?,
+            iot: match &iot {
+                Some(iot) => Some((address(&iot.mqtt)?, address(&iot.http)?)),
+                None => None,
+            },
             websocket: websocket.iter().map(address).collect::<Result<_, _>>()?,
             urls: urls.iter().map(address).collect::<Result<_, _>>()?,
         };
-        Ok(Self { aws, websocket, urls, dynamodb, addresses })
+        Ok(Self { aws, websocket, urls, iot, dynamodb, addresses })
     }
 
     fn endpoints(&self, template: &Template) -> Endpoints {
@@ -404,6 +503,8 @@ impl Listeners {
                 &self.addresses.urls,
             ),
             websocket_apis: named(template.websocket_apis.iter().map(|api| &api.logical_id).collect(), &self.addresses.websocket),
+            mqtt: self.addresses.iot.map(|(mqtt, _)| reachable(mqtt).to_string()),
+            iot: self.addresses.iot.map(|(_, http)| reachable(http).to_string()),
         }
     }
 }
@@ -487,6 +588,9 @@ fn endpoint_variables(endpoints: &Endpoints, dynamodb: SocketAddr, management: O
         ("AWS_ENDPOINT_URL_DYNAMODB_STREAMS".to_owned(), dynamodb),
         ("AWS_ENDPOINT_URL_SQS".to_owned(), endpoints.aws.clone()),
     ]);
+    if let Some(iot) = &endpoints.iot {
+        variables.insert(IOT_ENDPOINT_VARIABLE.to_owned(), format!("http://{iot}"));
+    }
     if let Some(management) = management {
         variables.insert("AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI".to_owned(), management.clone());
     }

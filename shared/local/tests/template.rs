@@ -23,6 +23,7 @@ fn endpoints() -> Endpoints {
         aws: "http://127.0.0.1:4100".to_owned(),
         function_urls: map(&[("StreamFunction", "127.0.0.1:4110"), ("PublishFunction", "127.0.0.1:4111")]),
         websocket_apis: map(&[("Api", "127.0.0.1:4101")]),
+        ..Endpoints::default()
     }
 }
 
@@ -365,4 +366,80 @@ fn files_that_cannot_be_used_are_named() {
 fn a_json_template_is_read_too() {
     let text = r#"{"Resources": {"Q": {"Type": "AWS::SQS::Queue"}}, "Outputs": {"Name": {"Value": {"Fn::GetAtt": ["Q", "QueueName"]}}}}"#;
     assert_eq!(resolve(text, &[]).expect("resolves").outputs["Name"], "carillon-Q");
+}
+
+const IOT: &str = r"
+Resources:
+  Function:
+    Type: AWS::Serverless::Function
+    Metadata: { BuildMethod: rust-cargolambda, BuildProperties: { Binary: f } }
+    Properties:
+      Runtime: provided.al2023
+      CodeUri: .
+      Events:
+        Device: { Type: IoTRule, Properties: { Sql: SELECT * FROM 'a/#', AwsIotSqlVersion: '2016-03-23' } }
+";
+
+#[test]
+fn iot_rules_and_authorizers_are_read() {
+    let text = format!(
+        "{IOT}
+  Rule:
+    Type: AWS::IoT::TopicRule
+    Properties:
+      RuleName: own
+      TopicRulePayload:
+        Sql: SELECT topic() AS topic FROM 'b'
+        Actions: [{{ Lambda: {{ FunctionArn: !GetAtt Function.Arn }} }}, {{ S3: {{ BucketName: x }} }}, {{ Lambda: {{ FunctionArn: other }} }}]
+        ErrorAction: {{ Sqs: {{}} }}
+  Off: {{ Type: AWS::IoT::TopicRule, Properties: {{ TopicRulePayload: {{ RuleDisabled: true, Sql: nonsense, Actions: [] }} }} }}
+  Authorizer:
+    Type: AWS::IoT::Authorizer
+    Properties: {{ AuthorizerFunctionArn: !GetAtt Function.Arn, SigningDisabled: true, Status: ACTIVE, TokenKeyName: key }}
+  Signed: {{ Type: AWS::IoT::Authorizer, Properties: {{ AuthorizerName: signed, AuthorizerFunctionArn: !GetAtt Function.Arn }} }}
+  Inactive: {{ Type: AWS::IoT::Authorizer, Properties: {{ AuthorizerFunctionArn: !GetAtt Function.Arn, Status: INACTIVE }} }}
+"
+    );
+    let template = resolve(&text, &[]).expect("resolves");
+    assert!(template.uses_iot());
+    let rules = template.topic_rules.iter().map(|rule| (rule.logical_id.as_str(), rule.name.as_str(), rule.function.as_str()));
+    let expected = [("FunctionDevice", "carillon_FunctionDevice", "Function"), ("Rule", "own", "Function")];
+    assert_eq!(rules.collect::<Vec<_>>(), expected);
+    assert_eq!(template.topic_rules[1].statement.source().as_str(), "b");
+    let authorizers = template.authorizers.iter().map(|authorizer| (authorizer.name.as_str(), authorizer.token_key.as_deref()));
+    assert_eq!(authorizers.collect::<Vec<_>>(), [("carillon-Authorizer", Some("key")), ("signed", None)]);
+    let left_out = template.unknown.iter().map(|unknown| (unknown.logical_id.as_str(), unknown.harmless)).collect::<Vec<_>>();
+    assert_eq!(
+        left_out,
+        [
+            ("Rule.ErrorAction", false),
+            ("Rule.S3", false),
+            ("Rule.Lambda", false),
+            ("Off", true),
+            ("Signed.SigningDisabled", false),
+            ("Inactive", true),
+        ]
+    );
+}
+
+#[test]
+fn faults_of_iot_rules_name_their_place() {
+    for (from, to, expected) in [
+        (
+            "SELECT * FROM 'a/#'",
+            "SELECT * FROM 'a' WHERE x = 1",
+            "Resources.Function.Properties.Events.Device.Properties.Sql: at character 19: WHERE is not evaluated by the local stack",
+        ),
+        (
+            "'2016-03-23'",
+            "'2014-01-01'",
+            "Resources.Function.Properties.Events.Device.Properties.AwsIotSqlVersion: \
+             must be one of 2015-10-08, 2016-03-23, beta, and 2014-01-01 is none",
+        ),
+        ("Sql: SELECT * FROM 'a/#', ", "", "Resources.Function.Properties.Events.Device.Properties.Sql: is missing"),
+    ] {
+        let text = IOT.replace(from, to);
+        assert_ne!(text, IOT);
+        assert_eq!(resolve(&text, &[]).expect_err(expected).to_string(), expected);
+    }
 }

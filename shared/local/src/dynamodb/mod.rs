@@ -3,8 +3,12 @@
 //! Functions talk to it directly. Its thread is apart because SQLite runs on the runtime's workers and would hold up everything
 //! else there. A throw-away stack keeps its tables in a file of a temporary folder without fsync; in memory, a table's stream
 //! would get slower with every write, since the index below needs a file.
+//!
+//! Before it stands a meter that counts the calls and the capacity that they consume.
 
-use std::net::SocketAddr;
+mod meter;
+
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -14,6 +18,8 @@ use dynoxide::errors::DynoxideError;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+use crate::calls::Calls;
+use crate::front_door::FrontDoor;
 use crate::spec::TableSpec;
 
 /// How often expired items are deleted. DynamoDB takes "typically within a few days" (Amazon DynamoDB Developer Guide, "Using
@@ -100,7 +106,12 @@ impl DynamoDb {
     ///
     /// # Errors
     /// When the folder cannot be used or a table is refused.
-    pub fn start(listener: std::net::TcpListener, tables: &[TableSpec], storage: &Storage) -> Result<Self, DynamoDbError> {
+    pub fn start(
+        listener: std::net::TcpListener,
+        tables: &[TableSpec],
+        storage: &Storage,
+        calls: Calls,
+    ) -> Result<Self, DynamoDbError> {
         let (path, folder) = match storage {
             Storage::Temporary => {
                 let source = |source| DynamoDbError::Folder { folder: std::env::temp_dir(), source };
@@ -127,7 +138,7 @@ impl DynamoDb {
         let thread = thread
             .spawn({
                 let stop = stop.clone();
-                move || serve(listener, database, stop)
+                move || serve(listener, database, stop, calls)
             })
             .map_err(DynamoDbError::Listener)?;
         Ok(Self { address, stop, thread: Some(thread), _folder: folder })
@@ -229,7 +240,7 @@ fn index_stream_records(file: &Path) -> Result<(), DynamoDbError> {
         .map_err(unusable)
 }
 
-fn serve(listener: std::net::TcpListener, database: Database, stop: CancellationToken) {
+fn serve(listener: std::net::TcpListener, database: Database, stop: CancellationToken, calls: Calls) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .thread_name("carillon-dynamodb-worker")
@@ -244,8 +255,18 @@ fn serve(listener: std::net::TcpListener, database: Database, stop: Cancellation
             Ok(listener) => listener,
             Err(error) => return tracing::error!(%error, "DynamoDB cannot use its listener and does not serve"),
         };
+        // Its own port is for the meter alone.
+        let inner = match tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await {
+            Ok(inner) => inner,
+            Err(error) => return tracing::error!(%error, "DynamoDB has no port and does not serve"),
+        };
+        let address = match inner.local_addr() {
+            Ok(address) => address,
+            Err(error) => return tracing::error!(%error, "DynamoDB does not know its port and does not serve"),
+        };
+        let door = FrontDoor::start(listener, meter::router(address, calls));
         let sweeper = tokio::spawn(sweep(database.clone(), stop.clone()));
-        let serving = dynoxide::server::serve_with_shutdown(listener, database, stop.clone().cancelled_owned());
+        let serving = dynoxide::server::serve_with_shutdown(inner, database, stop.clone().cancelled_owned());
         let ended = async {
             stop.cancelled().await;
             tokio::time::sleep(GRACE).await;
@@ -259,6 +280,7 @@ fn serve(listener: std::net::TcpListener, database: Database, stop: Cancellation
             () = ended => tracing::warn!("a DynamoDB request was still running at the end and was cut"),
         }
         stop.cancel();
+        door.shutdown().await;
         let _ = sweeper.await;
     });
     runtime.shutdown_timeout(GRACE);

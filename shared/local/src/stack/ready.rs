@@ -11,6 +11,9 @@ use serde::Serialize;
 use crate::spec::{CodeSpec, FunctionSpec};
 use crate::template::{Endpoints, Identity, Template};
 
+/// The variable of functions that says what MQTT topics begin with.
+const MQTT_PREFIX_VARIABLE: &str = "CARILLON_MQTT_PREFIX";
+
 /// Where everything is. Its JSON is the contract of the ready file; services that the template does not have are `null`.
 #[derive(Clone, PartialEq, Eq, Serialize)]
 pub struct Ready {
@@ -24,7 +27,7 @@ pub struct Ready {
     pub mqtt: Option<String>,
     /// The MQTT broker over WebSocket.
     pub mqtt_ws: Option<String>,
-    /// What MQTT topics begin with.
+    /// What MQTT topics begin with: the value of the variable `CARILLON_MQTT_PREFIX` of the first function that has it.
     pub mqtt_prefix: Option<String>,
     /// The AWS endpoint.
     pub aws: String,
@@ -72,9 +75,9 @@ impl Ready {
             websocket: first.map(|api| format!("ws://{}", address(&api.logical_id, &api.stage))),
             stream: url_of("StreamFunction", "stream"),
             publish: url_of("PublishFunction", "publish"),
-            mqtt: None,
-            mqtt_ws: None,
-            mqtt_prefix: None,
+            mqtt: endpoints.mqtt.as_ref().map(|address| format!("mqtt://{address}")),
+            mqtt_ws: endpoints.iot.as_ref().map(|address| format!("ws://{address}/mqtt")),
+            mqtt_prefix: endpoints.mqtt.as_ref().and_then(|_| mqtt_prefix(template)),
             aws: endpoints.aws.clone(),
             management: first.map(|api| format!("http://{}", address(&api.logical_id, &api.stage))),
             region: identity.region.clone(),
@@ -134,6 +137,8 @@ impl std::fmt::Debug for Ready {
             .field("websocket", &self.websocket)
             .field("stream", &self.stream)
             .field("publish", &self.publish)
+            .field("mqtt", &self.mqtt)
+            .field("mqtt_ws", &self.mqtt_ws)
             .field("aws", &self.aws)
             .field("management", &self.management)
             .field("region", &self.region)
@@ -142,6 +147,10 @@ impl std::fmt::Debug for Ready {
             .field("resources", &self.resources)
             .finish_non_exhaustive()
     }
+}
+
+fn mqtt_prefix(template: &Template) -> Option<String> {
+    template.functions.iter().find_map(|function| function.environment.get(MQTT_PREFIX_VARIABLE)).cloned()
 }
 
 #[cfg(test)]

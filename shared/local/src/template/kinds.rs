@@ -11,6 +11,8 @@ pub(super) const SIMPLE_TABLE: &str = "AWS::Serverless::SimpleTable";
 pub(super) const QUEUE: &str = "AWS::SQS::Queue";
 pub(super) const EVENT_BUS: &str = "AWS::Events::EventBus";
 pub(super) const RULE: &str = "AWS::Events::Rule";
+pub(super) const TOPIC_RULE: &str = "AWS::IoT::TopicRule";
+pub(super) const AUTHORIZER: &str = "AWS::IoT::Authorizer";
 
 /// What a resource of this kind does locally, where it does nothing: `(meaning, harmless)`.
 pub(super) fn meaning(kind: &str) -> (&'static str, bool) {
@@ -43,7 +45,6 @@ pub(super) fn meaning(kind: &str) -> (&'static str, bool) {
         "AWS::SNS::Topic" | "AWS::SNS::Subscription" => {
             ("is not emulated: nothing can be published to it, and what subscribes to it receives nothing", false)
         }
-        "AWS::IoT::TopicRule" => ("is not emulated: MQTT messages reach no function", false),
         _ => ("is not emulated: it does nothing, and a reference to it is a placeholder", false),
     }
 }

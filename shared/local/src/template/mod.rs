@@ -21,7 +21,12 @@ use serde_json::Value;
 
 pub use error::{ParameterError, TemplateError};
 
-use crate::spec::{FunctionSpec, QueueSpec, RuleSpec, SqsMappingSpec, TableSpec, WebSocketApiSpec};
+use crate::spec::{
+    AuthorizerSpec, FunctionSpec, QueueSpec, RuleSpec, SqsMappingSpec, TableSpec, TopicRuleSpec, WebSocketApiSpec,
+};
+
+/// The variable by which a function finds the IoT data plane: the SDKs' own.
+pub(crate) const IOT_ENDPOINT_VARIABLE: &str = "AWS_ENDPOINT_URL_IOT_DATA_PLANE";
 
 /// A template that was read and not yet resolved.
 #[derive(Clone, Debug)]
@@ -59,6 +64,10 @@ pub struct Endpoints {
     pub function_urls: BTreeMap<String, String>,
     /// WebSocket API logical id to its address, `host:port`.
     pub websocket_apis: BTreeMap<String, String>,
+    /// The address of IoT Core's HTTP port, `host:port`, where the template uses IoT Core.
+    pub iot: Option<String>,
+    /// The address of IoT Core's MQTT port, `host:port`, where the template uses IoT Core.
+    pub mqtt: Option<String>,
 }
 
 /// What the template asks for.
@@ -78,6 +87,10 @@ pub struct Template {
     pub buses: Vec<String>,
     /// The EventBridge rules.
     pub rules: Vec<RuleSpec>,
+    /// The custom authorizers of IoT Core.
+    pub authorizers: Vec<AuthorizerSpec>,
+    /// The IoT rules.
+    pub topic_rules: Vec<TopicRuleSpec>,
     /// The template's outputs, with the addresses of AWS replaced by those of the stack.
     pub outputs: BTreeMap<String, String>,
     /// Logical id to physical id (what `Ref` gives) of every resource that exists.
@@ -136,6 +149,15 @@ impl Document {
     }
 }
 
+impl Template {
+    /// Whether anything here has to do with IoT Core: a rule, an authorizer, or a function that is told where its data plane is.
+    #[must_use]
+    pub fn uses_iot(&self) -> bool {
+        let is_told = |function: &FunctionSpec| function.environment.contains_key(IOT_ENDPOINT_VARIABLE);
+        !self.topic_rules.is_empty() || !self.authorizers.is_empty() || self.functions.iter().any(is_told)
+    }
+}
+
 impl Identity {
     /// `AWS::Partition`.
     pub const PARTITION: &str = "aws";
@@ -170,16 +192,26 @@ impl Default for Identity {
 }
 
 impl Endpoints {
-    /// Addresses before any port is bound. They are not valid, on purpose.
+    /// The host of every address before any port is bound. It is not valid, on purpose.
+    pub const UNBOUND_HOST: &str = "unbound.invalid";
+
+    /// Addresses before any port is bound.
     #[must_use]
     pub fn unbound() -> Self {
-        Self { aws: "http://unbound.invalid".to_owned(), ..Self::default() }
+        Self { aws: format!("http://{}", Self::UNBOUND_HOST), ..Self::default() }
+    }
+
+    /// Where the IoT data plane answers, `host:port`: its own port, or the AWS endpoint, which says then that there is none.
+    #[must_use]
+    pub fn iot_or_aws(&self) -> String {
+        let aws = self.aws.strip_prefix("http://").unwrap_or(&self.aws);
+        self.iot.as_deref().unwrap_or(aws).to_owned()
     }
 
     /// The URL of a function's front door, with the slash that AWS gives it too.
     #[must_use]
     pub fn function_url(&self, logical_id: &str) -> String {
-        format!("http://{}/", self.function_urls.get(logical_id).map_or("unbound.invalid", String::as_str))
+        format!("http://{}/", self.function_urls.get(logical_id).map_or(Self::UNBOUND_HOST, String::as_str))
     }
 
     /// Replaces the address of a WebSocket API on AWS by its local one: `wss://{id}.execute-api.{region}.amazonaws.com` becomes

@@ -31,6 +31,8 @@ pub(super) fn reference(resolver: &Resolver<'_>, logical_id: &str) -> Result<Str
         kinds::EVENT_BUS => name(resolver, logical_id, "Name")?,
         kinds::RULE => name(resolver, logical_id, "Name")?,
         kinds::LAMBDA_URL => url_target(resolver, logical_id)?,
+        kinds::TOPIC_RULE => topic_rule_name(resolver, logical_id)?,
+        kinds::AUTHORIZER => name(resolver, logical_id, "AuthorizerName")?,
         // These return ARNs or URLs rather than names.
         "AWS::SNS::Topic" => identity.arn("sns", &identity.physical_name(logical_id)),
         _ => identity.physical_name(logical_id),
@@ -93,6 +95,14 @@ pub(super) fn attribute(
             "Arn" => Ok(identity.arn("events", &format!("rule/{}", reference(resolver, logical_id)?))),
             _ => Err(unknown("Arn")),
         },
+        kinds::TOPIC_RULE => match attribute {
+            "Arn" => Ok(identity.arn("iot", &format!("rule/{}", reference(resolver, logical_id)?))),
+            _ => Err(unknown("Arn")),
+        },
+        kinds::AUTHORIZER => match attribute {
+            "Arn" => Ok(identity.arn("iot", &format!("authorizer/{}", reference(resolver, logical_id)?))),
+            _ => Err(unknown("Arn")),
+        },
         kinds::LAMBDA_URL => {
             let arn = url_target(resolver, logical_id)?;
             let function = function_by_name(resolver, &arn)?.ok_or_else(|| {
@@ -146,6 +156,17 @@ pub(super) fn function_by_name(resolver: &Resolver<'_>, text: &str) -> Result<Op
 pub(super) fn name(resolver: &Resolver<'_>, logical_id: &str, property: &str) -> Result<String, TemplateError> {
     let given = resolver.properties(logical_id, &[property])?.string(property)?;
     Ok(given.unwrap_or_else(|| resolver.identity.physical_name(logical_id)))
+}
+
+/// The name of an IoT rule, the property where it is given.
+fn topic_rule_name(resolver: &Resolver<'_>, logical_id: &str) -> Result<String, TemplateError> {
+    let given = resolver.properties(logical_id, &["RuleName"])?.string("RuleName")?;
+    Ok(given.unwrap_or_else(|| generated_topic_rule_name(resolver.identity, logical_id)))
+}
+
+/// The name of an IoT rule that the template does not name. It has letters, digits and underscores alone (CreateTopicRule).
+pub(super) fn generated_topic_rule_name(identity: &Identity, logical_id: &str) -> String {
+    identity.physical_name(logical_id).replace(|character: char| !character.is_ascii_alphanumeric(), "_")
 }
 
 /// A queue's name. A FIFO queue's ends with `.fifo`, as on AWS.
@@ -219,11 +240,16 @@ pub(super) fn generated(resolver: &Resolver<'_>) -> Result<BTreeMap<String, Gene
                 let events = resolver.raw_property(logical_id, "Events").and_then(Value::as_object);
                 for (event, definition) in events.into_iter().flatten() {
                     let id = format!("{logical_id}{event}");
-                    let physical = identity.physical_name(&id);
-                    let arn = match definition.get("Type").and_then(Value::as_str) {
+                    let kind = definition.get("Type").and_then(Value::as_str);
+                    let physical = match kind {
+                        Some("IoTRule") => generated_topic_rule_name(identity, &id),
+                        _ => identity.physical_name(&id),
+                    };
+                    let arn = match kind {
                         Some("EventBridgeRule" | "CloudWatchEvent" | "Schedule") => {
                             Some(identity.arn("events", &format!("rule/{physical}")))
                         }
+                        Some("IoTRule") => Some(identity.arn("iot", &format!("rule/{physical}"))),
                         _ => None,
                     };
                     ids.insert(id, Generated::Other { id: physical, arn });

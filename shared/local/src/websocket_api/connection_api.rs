@@ -30,6 +30,12 @@ pub(super) async fn serve(shared: &Shared, id: &str, request: Request<Incoming>)
     let Ok(id) = ConnectionId::parse(id) else {
         return answer::error(StatusCode::BAD_REQUEST, "BadRequestException", &format!("Invalid connectionId: {id}"));
     };
+    let operation = match method {
+        Method::POST => "PostToConnection",
+        Method::GET => "GetConnection",
+        _ => "DeleteConnection",
+    };
+    shared.calls.record("execute-api", operation, &shared.spec.logical_id);
     match method {
         Method::POST => post(shared, &id, request.into_body()).await,
         Method::GET => shared.registry.get(&id).map_or_else(answer::gone, |connection| describe(&connection)),

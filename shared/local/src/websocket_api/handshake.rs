@@ -3,17 +3,12 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use http::header::{
-    CONNECTION, HOST, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE, USER_AGENT,
-};
+use http::header::{HOST, SEC_WEBSOCKET_VERSION, USER_AGENT};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use hyper::body::Incoming;
-use hyper::upgrade::{OnUpgrade, Upgraded};
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use hyper::upgrade::OnUpgrade;
 use tokio::sync::{mpsc, oneshot};
-use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tracing::{debug, warn};
 
 use super::answer::{self, Answer};
@@ -27,6 +22,7 @@ use super::route::{CONNECT, DISCONNECT};
 use super::session::{Ending, Session};
 use super::socket::Socket;
 use super::{Peer, Shared};
+use crate::upgrade::{self, UpgradeFault};
 
 /// Answers a request for the stage. The 101 is withheld until the function of `$connect` has agreed.
 pub(super) async fn handshake(shared: &Arc<Shared>, peer: Peer, request: Request<Incoming>) -> Answer {
@@ -54,37 +50,20 @@ struct UpgradeRequest {
     accept: HeaderValue,
 }
 
-/// Reads the opening handshake; RFC 6455, section 4.2.1.
+/// Reads the opening handshake.
 fn upgrade_of(request: &Request<Incoming>) -> Result<UpgradeRequest, Refusal> {
-    let headers = request.headers();
-    if request.method() != Method::GET {
-        return Err(answer::forbidden().into());
-    }
-    if request.version() != Version::HTTP_11 || !lists(headers, &CONNECTION, "upgrade") || !lists(headers, &UPGRADE, "websocket")
-    {
-        return Err(answer::upgrade_required().into());
-    }
     let bad_request = |message| answer::error(StatusCode::BAD_REQUEST, "BadRequestException", message);
-    if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
-        let mut refusal = bad_request("Sec-WebSocket-Version must be 13");
-        refusal.headers_mut().insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
-        return Err(refusal.into());
+    match upgrade::accept_key(request) {
+        Ok(accept) => Ok(UpgradeRequest { accept }),
+        Err(UpgradeFault::Method) => Err(answer::forbidden().into()),
+        Err(UpgradeFault::NoUpgrade) => Err(answer::upgrade_required().into()),
+        Err(UpgradeFault::Version) => {
+            let mut refusal = bad_request("Sec-WebSocket-Version must be 13");
+            refusal.headers_mut().insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+            Err(refusal.into())
+        }
+        Err(UpgradeFault::NoKey) => Err(bad_request("Sec-WebSocket-Key is missing").into()),
     }
-    let Some(key) = headers.get(SEC_WEBSOCKET_KEY) else {
-        return Err(bad_request("Sec-WebSocket-Key is missing").into());
-    };
-    let accept = derive_accept_key(key.as_bytes());
-    Ok(UpgradeRequest { accept: HeaderValue::from_str(&accept).expect("the accept key is base64") })
-}
-
-/// Whether a header that is a list has an element, whatever its case.
-fn lists(headers: &HeaderMap, name: &HeaderName, element: &str) -> bool {
-    headers
-        .get_all(name)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .any(|part| part.trim().eq_ignore_ascii_case(element))
 }
 
 /// Runs a connection from `$connect` to `$disconnect`.
@@ -167,13 +146,7 @@ async fn authorise(shared: &Shared, facts: &ConnectionFacts, peer: Peer, parts: 
 
 fn switching_protocols(upgrade: UpgradeRequest, subprotocol: Option<HeaderValue>) -> Answer {
     let mut answer = answer::empty(StatusCode::SWITCHING_PROTOCOLS);
-    let headers = answer.headers_mut();
-    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-    headers.insert(SEC_WEBSOCKET_ACCEPT, upgrade.accept);
-    if let Some(subprotocol) = subprotocol {
-        headers.insert(SEC_WEBSOCKET_PROTOCOL, subprotocol);
-    }
+    upgrade::complete(answer.headers_mut(), upgrade.accept, subprotocol);
     answer
 }
 
@@ -184,7 +157,7 @@ async fn live(
     outgoing: mpsc::UnboundedReceiver<OutgoingMessage>,
     on_upgrade: OnUpgrade,
 ) -> Ending {
-    let Some((stream, already_read)) = on_upgrade.await.ok().and_then(tcp_stream) else {
+    let Some((stream, already_read)) = on_upgrade.await.ok().and_then(upgrade::tcp_stream) else {
         return Ending::lost();
     };
     let socket = Socket::new(stream, already_read).await;
@@ -194,12 +167,6 @@ async fn live(
     shared.registry.remove(&connection.facts.id);
     session.close(&ending).await;
     ending
-}
-
-fn tcp_stream(upgraded: Upgraded) -> Option<(TcpStream, Vec<u8>)> {
-    let parts = upgraded.downcast::<TokioIo<TcpStream>>().ok()?;
-    // Copied, because the bytes are few or none and would keep hyper's whole buffer of 8 KB for the life of the connection.
-    Some((parts.io.into_inner(), parts.read_buf.to_vec()))
 }
 
 /// Tells the function of `$disconnect`, where there is one. Best effort, as on AWS: a failure is logged and that is all.

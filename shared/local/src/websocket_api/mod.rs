@@ -54,6 +54,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
+use crate::calls::Calls;
 use crate::invoker::Invoker;
 use crate::spec::{RouteSpec, WebSocketApiSpec};
 
@@ -71,10 +72,12 @@ const CONNECTIONS: &str = "@connections";
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// What can be set of a [`WebSocketApi`] beside the template.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct WebSocketApiOptions {
     /// The time limits; those of AWS by default.
     pub time_limits: TimeLimits,
+    /// Counts the calls of `@connections`.
+    pub calls: Calls,
 }
 
 /// One WebSocket API. Clones are the same API.
@@ -89,6 +92,7 @@ struct Shared {
     route_selection: RouteSelection,
     invoker: Arc<dyn Invoker>,
     time_limits: TimeLimits,
+    calls: Calls,
     registry: Registry,
     tasks: TaskTracker,
     /// Cancelled to end everything in good order.
@@ -120,6 +124,7 @@ impl WebSocketApi {
             route_selection,
             invoker,
             time_limits: options.time_limits,
+            calls: options.calls,
             registry: Registry::default(),
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::AttributeValue;
+use carillon_local::calls::Calls;
 use carillon_local::dynamodb::{DynamoDb, DynamoDbError, Storage};
 use carillon_local::spec::TableSpec;
 use serde_json::{Value, json};
@@ -29,7 +30,7 @@ fn table(key: &str) -> TableSpec {
 
 fn start(table: &TableSpec, storage: &Storage) -> Result<(DynamoDb, Client), DynamoDbError> {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let dynamodb = DynamoDb::start(listener, std::slice::from_ref(table), storage)?;
+    let dynamodb = DynamoDb::start(listener, std::slice::from_ref(table), storage, Calls::default())?;
     let client = Client::new(&sdk(&format!("http://{}", dynamodb.address())));
     Ok((dynamodb, client))
 }

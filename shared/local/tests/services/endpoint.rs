@@ -1,7 +1,8 @@
 //! The AWS endpoint: one address for every service, and clear errors for the others.
 
-use aws_sdk_dynamodb::types::AttributeValue;
+use aws_sdk_dynamodb::types::{AttributeValue, ReturnConsumedCapacity};
 use aws_sdk_eventbridge::types::PutEventsRequestEntry;
+use carillon_local::calls::CallCount;
 use http::Request;
 use serde_json::json;
 
@@ -53,7 +54,10 @@ async fn what_it_does_not_have_is_said_in_the_callers_protocol() {
     assert_eq!(response.status(), 400);
     let error = json(response.body());
     assert_eq!(error["__type"], "UnknownOperationException");
-    assert_eq!(error["message"], "The local stack has no service Kinesis_20131202, it has dynamodb, events, lambda and sqs.");
+    assert_eq!(
+        error["message"],
+        "The local stack has no service Kinesis_20131202, it has dynamodb, events, iotdata, lambda and sqs."
+    );
 
     let request = |path: &str, service: &str, kind: &str, body: &str| {
         let request =
@@ -78,7 +82,7 @@ async fn what_it_does_not_have_is_said_in_the_callers_protocol() {
     assert_eq!((response.status().as_u16(), json(response.body())["__type"].as_str()), (404, Some("UnknownOperationException")));
 
     let response = send(Request::get(endpoint.as_str()).body(String::new()).expect("a request")).await;
-    assert_eq!(json(response.body()), json!({"services": ["dynamodb", "events", "lambda", "sqs"]}));
+    assert_eq!(json(response.body()), json!({"services": ["dynamodb", "events", "iotdata", "lambda", "sqs"]}));
     stack.shutdown().await;
 }
 
@@ -95,5 +99,70 @@ async fn a_message_and_an_event_reach_the_function() {
     let entries = json!({"Entries": [{"Source": "test", "DetailType": "t", "Detail": "{}"}]});
     assert_eq!(call(&endpoint, "AWSEvents.PutEvents", &entries).await.status(), 200);
     until("the function saw the event", || invocations() > before).await;
+    stack.shutdown().await;
+}
+
+/// DynamoDB's units of one operation on the table.
+fn row<'r>(rows: &'r [CallCount], operation: &str) -> &'r CallCount {
+    rows.iter().find(|row| row.operation == operation).unwrap_or_else(|| panic!("no {operation} in {rows:?}"))
+}
+
+#[tokio::test]
+async fn every_call_is_counted_with_its_capacity() {
+    let stack = start().await;
+    let endpoint = stack.ready().aws.clone();
+    let dynamodb = aws_sdk_dynamodb::Client::new(&sdk(&endpoint));
+    let item = |key: &str| AttributeValue::S(key.to_owned());
+    for key in ["a", "b"] {
+        let put = dynamodb.put_item().table_name("carillon-Table").item("pk", item(key)).send().await.expect("put");
+        // Nobody asked for it.
+        assert!(put.consumed_capacity().is_none());
+    }
+    let get = dynamodb.get_item().table_name("carillon-Table").key("pk", item("a"));
+    let asked = get.clone().consistent_read(true).return_consumed_capacity(ReturnConsumedCapacity::Total);
+    let got = asked.send().await.expect("got");
+    assert_eq!(got.consumed_capacity().and_then(|capacity| capacity.capacity_units()), Some(1.0));
+    get.send().await.expect("got");
+    let failed = dynamodb.put_item().table_name("carillon-Table").item("pk", item("a"));
+    failed.condition_expression("attribute_not_exists(pk)").send().await.expect_err("it is there");
+
+    let sqs = aws_sdk_sqs::Client::new(&sdk(&endpoint));
+    sqs.send_message().queue_url(&stack.ready().resources["Spare"]).message_body("x").send().await.expect("sent");
+    let invoke = format!("{endpoint}/2015-03-31/functions/carillon-Probe/invocations");
+    let request = Request::post(invoke).body(json!({"do": "echo"}).to_string()).expect("a request");
+    assert_eq!(send(request).await.status(), 200);
+    let entries = json!({"Entries": [{"Source": "other", "DetailType": "t", "Detail": "{}"}]});
+    assert_eq!(call(&endpoint, "AWSEvents.PutEvents", &entries).await.status(), 200);
+    let management = stack.ready().management.clone().expect("there is an API");
+    let request =
+        Request::get(format!("{management}/@connections/AAAAAAAAAAAAAAA%3D")).header("authorization", signed("execute-api"));
+    assert_eq!(send(request.body(String::new()).expect("a request")).await.status(), 410);
+
+    let rows = stack.calls();
+    let (put, get) = (row(&rows, "PutItem"), row(&rows, "GetItem"));
+    assert_eq!((put.service.as_str(), put.target.as_str(), put.count), ("dynamodb", "carillon-Table", 3));
+    assert_eq!((put.read_units, put.write_units), (0.0, 2.0));
+    assert_eq!((get.count, get.read_units, get.write_units), (2, 1.5, 0.0));
+    for (operation, service, target) in [
+        ("SendMessage", "sqs", "carillon-Spare"),
+        ("Invoke", "lambda", "carillon-Probe"),
+        ("PutEvents", "events", "default"),
+        ("GetConnection", "execute-api", "Api"),
+    ] {
+        let row = row(&rows, operation);
+        assert_eq!((row.service.as_str(), row.target.as_str(), row.count), (service, target, 1));
+    }
+
+    let calls = || Request::builder().uri(format!("{endpoint}/_local/calls"));
+    let served = json(send(calls().body(String::new()).expect("a request")).await.body());
+    assert_eq!(served["calls"].as_array().map(Vec::len), Some(rows.len()));
+    let put = served["calls"].as_array().into_iter().flatten().find(|row| row["operation"] == "PutItem");
+    let expected = json!({
+        "service": "dynamodb", "operation": "PutItem", "target": "carillon-Table",
+        "count": 3, "read_units": 0.0, "write_units": 2.0,
+    });
+    assert_eq!(put, Some(&expected));
+    let reset = send(calls().method("DELETE").body(String::new()).expect("a request")).await;
+    assert_eq!((reset.status().as_u16(), stack.calls().len()), (204, 0));
     stack.shutdown().await;
 }

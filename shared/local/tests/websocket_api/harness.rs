@@ -176,7 +176,7 @@ impl Setup {
             routes: self.routes,
         };
         let invoker = Arc::new(Functions { handler: Box::new(handler), events: sender });
-        let options = WebSocketApiOptions { time_limits: self.time_limits };
+        let options = WebSocketApiOptions { time_limits: self.time_limits, ..WebSocketApiOptions::default() };
         let api = WebSocketApi::new(spec, invoker, options).expect("a good route selection expression");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("a bound listener has an address");

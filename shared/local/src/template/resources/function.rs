@@ -10,7 +10,7 @@ use super::super::object::Object;
 use super::super::parameters::scalar_text;
 use super::super::resolver::Resource;
 use super::super::{kinds, physical};
-use super::{Reader, mapping, rule};
+use super::{Reader, iot, mapping, rule};
 use crate::spec::{AsynchronousSpec, CodeSpec, CorsSpec, FunctionSpec, FunctionUrlSpec};
 
 const READ: &[&str] = &[
@@ -261,6 +261,7 @@ fn read_events(reader: &mut Reader<'_>, logical_id: &str, events: &Object) -> Re
         match event_type.as_str() {
             "SQS" => mapping::read_event(reader, &id, logical_id, &properties)?,
             "EventBridgeRule" | "CloudWatchEvent" => rule::read_event(reader, &id, logical_id, &properties)?,
+            "IoTRule" => iot::read_event(reader, &id, logical_id, &properties)?,
             "Schedule" | "ScheduleV2" => {
                 reader.leave_out(&id, &event_type, "schedules are not run here: invoke the function by hand", false);
             }

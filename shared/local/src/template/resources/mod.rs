@@ -1,6 +1,7 @@
 //! Makes specifications of the template's resources, and names what is left out.
 
 mod function;
+mod iot;
 mod mapping;
 mod queue;
 mod rule;
@@ -47,6 +48,8 @@ pub(super) fn read(root: &Value, folder: &Path, inputs: &Inputs, endpoints: &End
             kinds::QUEUE => queue::read(&mut reader, logical_id)?,
             kinds::EVENT_BUS => rule::read_bus(&mut reader, logical_id)?,
             kinds::RULE => rule::read_resource(&mut reader, logical_id)?,
+            kinds::TOPIC_RULE => iot::read_rule(&mut reader, logical_id)?,
+            kinds::AUTHORIZER => iot::read_authorizer(&mut reader, logical_id)?,
             other => {
                 let (meaning, harmless) = kinds::meaning(other);
                 reader.leave_out(logical_id, other, meaning, harmless);
