@@ -4,6 +4,8 @@ use crate::endpoints::{DEFAULT_READY_FILE, variables};
 use crate::exit;
 use carillon_core::channel::{Channel, Namespace};
 use carillon_core::fault::Fault;
+use carillon_core::mqtt::MqttPrefix;
+use carillon_core::namespace::OptionSpec;
 use carillon_core::position::Position;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::IpAddr;
@@ -49,8 +51,13 @@ impl Command {
 
 /// `local`.
 #[derive(Args, Debug)]
-#[command(after_help = "Ctrl-C or SIGTERM ends the stack within three seconds; a second one ends it at once.")]
+#[command(
+    after_help = "Ctrl-C or SIGTERM ends the stack within three seconds; a second one ends it at once.",
+    args_conflicts_with_subcommands = true
+)]
 pub(crate) struct Local {
+    #[command(subcommand)]
+    pub(crate) command: Option<LocalCommand>,
     /// The SAM template
     #[arg(long, value_name = "FILE", default_value = "template.yaml")]
     pub(crate) template: PathBuf,
@@ -61,7 +68,7 @@ pub(crate) struct Local {
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
     /// Take any free ports instead of the fixed ones
-    #[arg(long, conflicts_with_all = ["aws_port", "websocket_port", "url_port"])]
+    #[arg(long, conflicts_with_all = ["aws_port", "websocket_port", "mqtt_port", "iot_port", "url_port"])]
     pub(crate) free_ports: bool,
     /// The address to listen on. Anyone who reaches it can call the AWS endpoint, which asks for no credentials
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
@@ -72,6 +79,12 @@ pub(crate) struct Local {
     /// The port of the WebSocket APIs
     #[arg(long, value_name = "PORT")]
     pub(crate) websocket_port: Option<u16>,
+    /// The port of MQTT over TCP
+    #[arg(long, value_name = "PORT")]
+    pub(crate) mqtt_port: Option<u16>,
+    /// The port of IoT Core's HTTP data plane and of MQTT over WebSocket
+    #[arg(long, value_name = "PORT")]
+    pub(crate) iot_port: Option<u16>,
     /// The port of the first function URL; each further one takes the next
     #[arg(long, value_name = "PORT")]
     pub(crate) url_port: Option<u16>,
@@ -87,6 +100,39 @@ pub(crate) struct Local {
     /// End after the demo: with 0 only if every subscriber received the event exactly once
     #[arg(long, requires = "demo")]
     pub(crate) once: bool,
+}
+
+/// `local …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum LocalCommand {
+    /// Take a service of the running stack away, or bring it back
+    #[command(
+        after_help = "A service that is away cuts its connections and answers nobody; what it keeps stays. Without a state the present one is printed."
+    )]
+    Fault {
+        /// The service
+        #[arg(value_enum)]
+        service: FaultyService,
+        /// What becomes of it
+        #[arg(value_enum)]
+        state: Option<FaultState>,
+    },
+}
+
+/// A service that can be taken away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FaultyService {
+    /// IoT Core: MQTT, its HTTP data plane and its rules
+    Iot,
+}
+
+/// What becomes of a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FaultState {
+    /// It answers nobody
+    Away,
+    /// It works again
+    Back,
 }
 
 /// `publish`.
@@ -128,21 +174,42 @@ pub(crate) struct DataSource {
 
 /// `subscribe`.
 #[derive(Args, Debug)]
+#[command(after_help = subscribe_help())]
 pub(crate) struct Subscribe {
     /// The channels
     #[arg(required = true, value_name = "CHANNEL", value_parser = Channel::parse)]
     pub(crate) channels: Vec<Channel>,
-    /// Begin after this position, as printed with each message; one per channel, in their order
+    /// The protocol
+    #[arg(long, value_name = "PROTOCOL", value_enum, default_value_t = Via::Websocket)]
+    pub(crate) via: Via,
+    /// Begin after this position, as printed with each message over any protocol; one per channel, in their order. MQTT has no replay
     #[arg(long, value_name = "EPOCH-OFFSET", value_parser = position)]
     pub(crate) since: Vec<Position>,
     /// End after this many messages
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) count: Option<u64>,
-    /// The WebSocket endpoint
-    #[arg(long, env = variables::WEBSOCKET_URL)]
+    /// The endpoint of the protocol
+    #[arg(long)]
     pub(crate) url: Option<String>,
+    /// What the stack's MQTT topics begin with: its parameter MqttPrefix, by default its name
+    #[arg(long, value_name = "PREFIX", value_parser = MqttPrefix::parse)]
+    pub(crate) mqtt_prefix: Option<MqttPrefix>,
+    /// The IoT custom authorizer that checks the token over MQTT, where it is not the account's default one
+    #[arg(long, value_name = "NAME")]
+    pub(crate) mqtt_authorizer: Option<String>,
     #[command(flatten)]
     pub(crate) access: Access,
+}
+
+/// A protocol of subscribers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Via {
+    /// The WebSocket API: ordered, resumes
+    Websocket,
+    /// MQTT 5: in the order that the broker keeps, resumes nothing
+    Mqtt,
+    /// Server-sent events: ordered, resumes
+    Sse,
 }
 
 /// What opens an endpoint.
@@ -171,7 +238,7 @@ pub(crate) enum NamespaceCommand {
         #[arg(value_parser = Namespace::parse)]
         namespace: Namespace,
         /// The options
-        #[arg(required = true, value_name = "OPTION=NUMBER", value_parser = option)]
+        #[arg(required = true, value_name = "OPTION=VALUE", value_parser = option)]
         options: Vec<(String, u64)>,
         #[command(flatten)]
         table: Table,
@@ -221,6 +288,8 @@ impl From<LogLevel> for tracing::Level {
 fn after_help() -> String {
     let variables = [
         (variables::WEBSOCKET_URL, "the WebSocket endpoint (subscribe --url)"),
+        (variables::STREAM_URL, "the base URL of streams (subscribe --via sse --url)"),
+        (variables::MQTT_URL, "the MQTT endpoint (subscribe --via mqtt --url)"),
         (variables::PUBLISH_URL, "the base URL of POST /publish (publish --url)"),
         (variables::TOKEN, "the token (--token)"),
         (variables::REGISTRY_TABLE, "the registry table (namespace --registry-table)"),
@@ -234,10 +303,32 @@ fn after_help() -> String {
     )
 }
 
+fn subscribe_help() -> String {
+    format!(
+        "Without --url the endpoint is {} for websocket, {} for sse (/sse is added) or {} for mqtt (mqtt://, mqtts://, ws:// or wss://), \
+         else that of the ready file.",
+        variables::WEBSOCKET_URL,
+        variables::STREAM_URL,
+        variables::MQTT_URL
+    )
+}
+
+/// Whether an option is a switch, which people turn with words.
+pub(crate) const fn is_switch(option: &OptionSpec) -> bool {
+    option.range.0 == 0 && option.range.1 == 1
+}
+
+/// The words of a switch, off and on.
+pub(crate) const SWITCH: [&str; 2] = ["no", "yes"];
+
 fn options_help() -> String {
     let lines = carillon_core::namespace::OPTIONS.map(|option| {
         let (least, most) = option.range;
-        format!("  {}: {}; {least} to {most} {}, {} by default\n", option.name, option.meaning, option.unit, option.default)
+        let OptionSpec { name, meaning, unit, default, .. } = option;
+        if is_switch(&option) {
+            return format!("  {name}: {meaning}; {} by default\n", SWITCH[usize::from(default == 1)]);
+        }
+        format!("  {name}: {meaning}; {least} to {most} {unit}, {default} by default\n")
     });
     format!("Options:\n{}", lines.concat())
 }
@@ -250,7 +341,11 @@ fn parameter(text: &str) -> Result<(String, String), String> {
 }
 
 fn option(text: &str) -> Result<(String, u64), String> {
-    let (name, value) = text.split_once('=').ok_or("an option is given as OPTION=NUMBER")?;
+    let (name, value) = text.split_once('=').ok_or("an option is given as OPTION=VALUE")?;
+    let is_switch = carillon_core::namespace::OPTIONS.iter().any(|option| option.name == name && is_switch(option));
+    if let Some(number) = SWITCH.iter().position(|word| *word == value).filter(|_| is_switch) {
+        return Ok((name.to_owned(), u64::from(number == 1)));
+    }
     let value = value.parse().map_err(|_| format!("{name}: '{value}' is no whole number"))?;
     Ok((name.to_owned(), value))
 }
@@ -310,6 +405,22 @@ mod tests {
         assert_eq!(refused("local --free-ports --aws-port 1"), ErrorKind::ArgumentConflict);
         assert_eq!(refused("local --parameter A"), ErrorKind::ValueValidation);
         assert_eq!(refused("local --host everywhere"), ErrorKind::ValueValidation);
+        assert_eq!(refused("local --free-ports --mqtt-port 1"), ErrorKind::ArgumentConflict);
+    }
+
+    #[test]
+    fn a_fault_has_a_service_and_a_state() {
+        let fault = |line: &str| match parse(line).expect(line).command {
+            Command::Local(Local { command: Some(LocalCommand::Fault { service, state }), .. }) => (service, state),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(fault("local fault iot away"), (FaultyService::Iot, Some(FaultState::Away)));
+        assert_eq!(fault("local fault iot back"), (FaultyService::Iot, Some(FaultState::Back)));
+        assert_eq!(fault("local fault iot --ready-file r.json"), (FaultyService::Iot, None));
+        assert_eq!(refused("local fault"), ErrorKind::MissingRequiredArgument);
+        assert_eq!(refused("local fault dynamodb away"), ErrorKind::InvalidValue);
+        assert_eq!(refused("local fault iot gone"), ErrorKind::InvalidValue);
+        assert_eq!(refused("local --release fault iot away"), ErrorKind::ArgumentConflict);
     }
 
     #[test]
@@ -334,6 +445,20 @@ mod tests {
     }
 
     #[test]
+    fn a_subscriber_chooses_its_protocol() {
+        let subscribe = |line: &str| match parse(line).expect(line).command {
+            Command::Subscribe(subscribe) => subscribe,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(subscribe("subscribe a").via, Via::Websocket);
+        assert_eq!(subscribe("subscribe a --via sse").via, Via::Sse);
+        let mqtt = subscribe("subscribe a --via mqtt --mqtt-prefix dev --mqtt-authorizer mine");
+        assert_eq!((mqtt.via, mqtt.mqtt_prefix.expect("a prefix").as_str()), (Via::Mqtt, "dev"));
+        assert_eq!(refused("subscribe a --via carrier-pigeon"), ErrorKind::InvalidValue);
+        assert_eq!(refused("subscribe a --via mqtt --mqtt-prefix a/b"), ErrorKind::ValueValidation);
+    }
+
+    #[test]
     fn options_are_numbers_under_a_name() {
         let Command::Namespace(NamespaceCommand::Set { options, .. }) =
             parse("namespace set orders history_size=5 history_age_s=60").expect("options").command
@@ -341,7 +466,12 @@ mod tests {
             panic!("set")
         };
         assert_eq!(options, [("history_size".to_owned(), 5), ("history_age_s".to_owned(), 60)]);
-        for wrong in ["history_size", "history_size=many", "history_size=-1"] {
+        let line = "namespace set orders mqtt=no retain=yes mqtt=1";
+        let Command::Namespace(NamespaceCommand::Set { options, .. }) = parse(line).expect("switches").command else {
+            panic!("set")
+        };
+        assert_eq!(options, [("mqtt", 0), ("retain", 1), ("mqtt", 1)].map(|(name, value)| (name.to_owned(), value)));
+        for wrong in ["history_size", "history_size=many", "history_size=-1", "history_size=yes", "mqtt=maybe"] {
             assert_eq!(refused(&format!("namespace set orders {wrong}")), ErrorKind::ValueValidation, "{wrong}");
         }
         assert_eq!(refused("namespace get orders/42"), ErrorKind::ValueValidation);
@@ -353,7 +483,7 @@ mod tests {
         for (exit, meaning) in exit::TABLE {
             assert!(help.contains(&exit.code().to_string()) && help.contains(&meaning[..12]), "{exit:?}");
         }
-        for name in [variables::WEBSOCKET_URL, variables::PUBLISH_URL, variables::TOKEN, variables::REGISTRY_TABLE] {
+        for name in variables::ALL {
             assert!(help.contains(name), "{name}");
         }
     }

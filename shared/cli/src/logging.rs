@@ -24,6 +24,8 @@ pub(crate) fn start(level: LogLevel, verbose: bool) {
         .with_target("carillon", level)
         // The local stack's DynamoDB warns of every condition that does not hold, which is how conditions are used.
         .with_target("dynoxide", LevelFilter::ERROR)
+        // What becomes of an MQTT client's connection is told by whoever asked for it.
+        .with_target("mqtt5::client", LevelFilter::OFF)
         .with_target(FUNCTIONS, LevelFilter::OFF);
     let lines =
         tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal()).with_filter(own);

@@ -14,7 +14,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use serde_yaml_ng::Mapping;
 
-use crate::carillon::{Folder, SIGNATURE, dynamodb, exit};
+use crate::carillon::{Folder, SIGNATURE, assert_told, dynamodb, exit};
 
 /// What the ready file holds, whether the template has it or not.
 const READY_KEYS: [&str; 13] = [
@@ -90,9 +90,9 @@ async fn the_ready_file_is_complete_and_all_that_it_names_answers() {
     assert_eq!(serde_json::from_str::<Value>(&written).expect("it is JSON"), ready);
     let keys: BTreeSet<_> = ready.as_object().expect("an object").keys().map(String::as_str).collect();
     assert_eq!(keys, BTreeSet::from(READY_KEYS));
-    for absent in ["stream", "mqtt", "mqtt_ws", "mqtt_prefix"] {
-        assert_eq!(ready[absent], Value::Null, "the template has no {absent}");
-    }
+    assert_eq!(ready["functions"]["StreamFunction"]["url"], ready["stream"]);
+    assert!(text(&ready, "mqtt").starts_with("mqtt://127.0.0.1:") && text(&ready, "mqtt_ws").ends_with("/mqtt"), "{ready}");
+    assert!(text(&ready, "mqtt_prefix").starts_with("carillon"), "{ready}");
     assert_eq!(ready["region"], "us-east-1");
     assert_eq!(ready["functions"]["PublishFunction"]["url"], ready["publish"]);
     assert_eq!(ready["functions"]["DeliverFunction"], json!({}), "a function without a URL");
@@ -221,13 +221,40 @@ async fn people_see_where_everything_is() {
         lines.push(program.line().await);
     }
     let text = lines.join("\n");
-    for part in ["ws://127.0.0.1:", "/publish", "AWS endpoint", "@connections", "ready.json"] {
+    for part in
+        ["ws://127.0.0.1:", "/publish", "/sse", "mqtt://127.0.0.1:", "/c/<channel>", "AWS endpoint", "@connections", "ready.json"]
+    {
         assert!(text.contains(part), "{part} is not in:\n{text}");
     }
     let ready: Value = serde_json::from_slice(&std::fs::read(folder.ready_file()).expect("it is there")).expect("JSON");
     assert!(!text.contains(ready["token"].as_str().expect("a token")), "the token is in the file alone:\n{text}");
     program.signal(Signal::SIGINT);
     assert_eq!(program.ended().await.status.code(), Some(exit::DONE));
+}
+
+#[tokio::test]
+async fn a_service_is_taken_away_and_brought_back() {
+    let folder = Folder::new();
+    let template = folder.template(|_| ()).await;
+    let (program, ready) = folder.local(&["--template", &template]).await;
+    let topic = format!("{}/c/orders%2F42", text(&ready, "mqtt_prefix"));
+    let iot = text(&ready, "mqtt_ws").replacen("ws://", "http://", 1).replacen("/mqtt", &format!("/topics/{topic}"), 1);
+    let port = text(&ready, "mqtt").rsplit('/').next().expect("an address").to_owned();
+    assert_eq!(folder.json(&["local", "fault", "iot"]).await, [json!({"iot": "back"})]);
+    assert_eq!(send(Method::POST, &iot, &[SIGNATURE], "1").await.status, 200);
+
+    assert_eq!(folder.json(&["local", "fault", "iot", "away"]).await, [json!({"iot": "away"})]);
+    assert_eq!(folder.json(&["local", "fault", "iot"]).await, [json!({"iot": "away"})]);
+    let ended = folder.run(&["subscribe", "orders/42", "--via", "mqtt"]).await;
+    assert_eq!(ended.status.code(), Some(exit::NOT_REACHABLE), "{port}: {ended:?}");
+    let ended = folder.run(&["local", "fault", "iot", "back"]).await;
+    assert_eq!((ended.status.code(), &*ended.lines), (Some(exit::DONE), &["iot is back".to_owned()][..]), "{ended:?}");
+    assert_eq!(send(Method::POST, &iot, &[SIGNATURE], "1").await.status, 200);
+
+    program.signal(Signal::SIGTERM);
+    assert_eq!(program.ended().await.status.code(), Some(exit::DONE));
+    let ended = folder.run(&["local", "fault", "iot", "away"]).await;
+    assert_told(&ended, exit::NOT_REACHABLE, &["ready.json", "`carillon local`", "--ready-file"]);
 }
 
 #[tokio::test]

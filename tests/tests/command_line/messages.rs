@@ -92,11 +92,24 @@ async fn a_stack_is_found_by_flags_then_variables_then_the_ready_file() {
         (&["--url", url, "--token", token], &[("CARILLON_PUBLISH_URL", nowhere), ("CARILLON_TOKEN", "wrong")]),
         (&["--ready-file", &file], &[("CARILLON_READY_FILE", "/nowhere/ready.json"), ("CARILLON_TOKEN", "")]),
     ];
+    let mut first = None;
     for (offset, (flags, variables)) in (1..).zip(ways) {
         let mut command = folder.command(&[&publish[..], &["--json"], flags].concat()).await;
         command.envs(variables.iter().copied());
         let lines = Program::start(format!("publish with {flags:?} and {variables:?}"), &mut command).succeeds().await;
         assert_eq!(lines[0]["offset"], offset, "{flags:?} {variables:?}");
+        first.get_or_insert_with(|| format!("{}-1", lines[0]["epoch"].as_str().expect("an epoch")));
+    }
+    let stream = stack.ready().stream.as_deref().expect("the template has streams");
+    let since = first.expect("it was published");
+    for (via, variable, url) in
+        [("websocket", "CARILLON_WEBSOCKET_URL", stack.websocket()), ("sse", "CARILLON_STREAM_URL", stream)]
+    {
+        let arguments = ["subscribe", "orders/42", "--via", via, "--since", &since, "--count", "1", "--json"];
+        let mut command = folder.command(&arguments).await;
+        command.envs([(variable, url), ("CARILLON_TOKEN", token)]);
+        let lines = Program::start(format!("subscribe with {variable}"), &mut command).succeeds().await;
+        assert_eq!(lines[0]["offset"], 2, "{via}");
     }
 
     // As a user has it who works where the stack was started.
@@ -184,7 +197,12 @@ async fn a_wrong_token_is_refused_with_a_code_of_its_own() {
     let (stack, folder) = (TestStack::start().await, Folder::new());
     let file = ready_file(&stack);
     let wrong = "0123456789abcdef0123456789abcdef";
-    for arguments in [&["publish", "orders/42", "--data", "1"][..], &["subscribe", "orders/42"]] {
+    for arguments in [
+        &["publish", "orders/42", "--data", "1"][..],
+        &["subscribe", "orders/42"],
+        &["subscribe", "orders/42", "--via", "sse"],
+        &["subscribe", "orders/42", "--via", "mqtt"],
+    ] {
         let mut command = folder.command(&with_ready_file(&file, arguments)).await;
         let ended = Program::start("a wrong token", command.env("CARILLON_TOKEN", wrong)).ended().await;
         assert_told(&ended, exit::REFUSED, &["error: ", "--token", "CARILLON_TOKEN", "ready file"]);
@@ -199,6 +217,8 @@ async fn where_nothing_runs_all_three_ways_to_name_a_stack_are_told() {
     for (arguments, variable) in [
         (&["publish", "orders/42", "--data", "1"][..], "CARILLON_PUBLISH_URL"),
         (&["subscribe", "orders/42"], "CARILLON_WEBSOCKET_URL"),
+        (&["subscribe", "orders/42", "--via", "sse"], "CARILLON_STREAM_URL"),
+        (&["subscribe", "orders/42", "--via", "mqtt"], "CARILLON_MQTT_URL"),
     ] {
         let ended = folder.run(arguments).await;
         let texts = [".carillon/ready.json", "--url", "--token", variable, "CARILLON_TOKEN", "`carillon local`", "--ready-file"];
@@ -212,10 +232,13 @@ async fn a_stack_that_does_not_answer_is_told() {
     // Bound and not listening: nobody else gets the port, and nothing answers.
     let socket = socket_without_listener();
     let address = socket.local_addr().expect("it is bound");
-    let (http, websocket) = (format!("http://{address}/"), format!("ws://{address}/prod"));
-    for arguments in
-        [&["publish", "orders/42", "--data", "1", "--url", &http][..], &["subscribe", "orders/42", "--url", &websocket]]
-    {
+    let (http, websocket, mqtt) = (format!("http://{address}/"), format!("ws://{address}/prod"), format!("mqtt://{address}"));
+    for arguments in [
+        &["publish", "orders/42", "--data", "1", "--url", &http][..],
+        &["subscribe", "orders/42", "--url", &websocket],
+        &["subscribe", "orders/42", "--via", "sse", "--url", &http],
+        &["subscribe", "orders/42", "--via", "mqtt", "--url", &mqtt, "--mqtt-prefix", "carillon"],
+    ] {
         let ended = folder.run(&[arguments, &["--token", "any"]].concat()).await;
         assert_told(&ended, exit::NOT_REACHABLE, &["cannot be reached", "carillon local"]);
     }
@@ -233,7 +256,7 @@ fn socket_without_listener() -> tokio::net::TcpSocket {
 async fn wrong_arguments_are_told_with_the_rule_that_they_break() {
     let folder = Folder::new();
     let long = format!("orders/{}", "x".repeat(65));
-    let usage: [(&[&str], &[&str]); 10] = [
+    let usage: [(&[&str], &[&str]); 14] = [
         (&["publish", "orders//42", "--data", "1"], &["orders//42", "segment 2 is empty"]),
         (&["publish", "a/b/c/d/e/f/g", "--data", "1"], &["at most 6 segments", "this one has 7"]),
         (&["subscribe", "orders/*"], &["segment 2 is a wildcard"]),
@@ -242,6 +265,13 @@ async fn wrong_arguments_are_told_with_the_rule_that_they_break() {
         (&["subscribe", "orders/42", "--since", "41"], &["--since", "41"]),
         (&["subscribe", "orders/42", "orders/43", "--since", "1-1"], &["2 channels and 1 positions", "--since"]),
         (&["subscribe", "orders/42", "orders/42"], &["orders/42 is named twice"]),
+        (&["subscribe", "orders/42", "--via", "mqtt", "--since", "1-1"], &["MQTT has no replay", "--via sse"]),
+        (&["subscribe", "orders/42", "--mqtt-prefix", "dev"], &["--mqtt-prefix goes with --via mqtt alone"]),
+        (&["subscribe", "orders/42", "--via", "mqtt", "--mqtt-prefix", "a/b"], &["a/b", "holds '/'"]),
+        (
+            &["subscribe", "orders/42", "--via", "mqtt", "--mqtt-prefix", "dev", "--url", "http://127.0.0.1:1", "--token", "any"],
+            &["http://127.0.0.1:1", "MQTT URL"],
+        ),
         (
             &["publish", "orders/42", "--data", "hello", "--url", "http://127.0.0.1:1", "--token", "any"],
             &["--data holds no JSON", "--text"],
@@ -288,6 +318,94 @@ async fn a_subscriber_whose_line_is_cut_misses_and_repeats_nothing() {
     assert!(ended.lines.is_empty(), "nothing twice: {ended:?}");
     assert_eq!(ended.errors.matches("\"disconnected\"").count(), 3, "{}", ended.errors);
     stack.shutdown().await;
+}
+
+#[tokio::test]
+async fn every_protocol_prints_the_same_messages() {
+    let (stack, folder) = (TestStack::start().await, Folder::new());
+    let file = ready_file(&stack);
+    let mut subscribers = Vec::new();
+    let mqtt_ws = stack.ready().mqtt_ws.as_deref().expect("the template uses IoT Core");
+    for flags in [&["--via", "websocket"][..], &["--via", "sse"], &["--via", "mqtt"], &["--via", "mqtt", "--url", mqtt_ws]] {
+        let arguments = [&["subscribe", "orders/42", "orders/43", "--count", "4", "--json"], flags].concat();
+        let mut subscriber = folder.start(&with_ready_file(&file, &arguments)).await;
+        for _ in 0..2 {
+            subscriber.error_line("\"subscribed\"").await;
+        }
+        subscribers.push(subscriber);
+    }
+    publish_numbers(&stack, "orders/42", 1..=3).await;
+    publish_numbers(&stack, "orders/43", 1..=1).await;
+    let mut printed = Vec::new();
+    for subscriber in subscribers {
+        let mut lines = subscriber.succeeds().await;
+        // Two channels have no order between them.
+        lines.sort_by_key(|line| (line["channel"].to_string(), line["offset"].as_u64()));
+        printed.push(lines);
+    }
+    for lines in &printed {
+        assert_eq!(lines, &printed[0], "the same events at the same positions");
+    }
+    assert_eq!(printed[0].iter().map(|line| delivered(line).2).collect::<Vec<_>>(), [1, 2, 3, 1]);
+    stack.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_position_of_one_protocol_resumes_on_another() {
+    let (stack, folder) = (TestStack::start().await, Folder::new());
+    let file = ready_file(&stack);
+    let arguments = ["subscribe", "orders/42", "--via", "mqtt", "--count", "1", "--json"];
+    let mut subscriber = folder.start(&with_ready_file(&file, &arguments)).await;
+    subscriber.error_line("\"subscribed\"").await;
+    publish_numbers(&stack, "orders/42", 1..=4).await;
+    let first = subscriber.succeeds().await.remove(0);
+    let mut since = format!("{}-{}", delivered(&first).1, delivered(&first).2);
+    for (via, expected) in [("sse", 2), ("websocket", 3), ("sse", 4)] {
+        let arguments = ["subscribe", "orders/42", "--via", via, "--since", &since, "--count", "1", "--json"];
+        let lines = folder.start(&with_ready_file(&file, &arguments)).await.succeeds().await;
+        assert_eq!((delivered(&lines[0]).2, delivered(&lines[0]).3), (expected, expected), "{via}");
+        since = format!("{}-{}", delivered(&lines[0]).1, delivered(&lines[0]).2);
+    }
+    stack.shutdown().await;
+}
+
+/// Cuts a subscriber's line and publishes before, while it is away, and after: nothing is missing and nothing comes twice.
+async fn cuts_lose_nothing(via: &str, endpoint: impl Fn(&TestStack) -> String) {
+    let (stack, folder) = (TestStack::start().await, Folder::new());
+    let line = Line::to(&endpoint(&stack)).await;
+    let prefix = stack.ready().mqtt_prefix.clone().expect("the template uses IoT Core");
+    let mut arguments = vec!["subscribe", "orders/42", "--via", via, "--url", &line.url, "--token", stack.token(), "--json"];
+    if via == "mqtt" {
+        arguments.extend(["--mqtt-prefix", &prefix]);
+    }
+    let mut subscriber = folder.start(&arguments).await;
+    subscriber.error_line("\"subscribed\"").await;
+    let mut numbers = Vec::new();
+    for last in [3, 6] {
+        publish_numbers(&stack, "orders/42", last - 2..=last - 1).await;
+        for _ in 0..2 {
+            numbers.push(delivered(&subscriber.json().await).3);
+        }
+        line.cut();
+        publish_numbers(&stack, "orders/42", last..=last).await;
+        numbers.push(delivered(&subscriber.json().await).3);
+        subscriber.error_line("\"reconnected\"").await;
+    }
+    assert_eq!(numbers, (1..=6).collect::<Vec<_>>());
+    subscriber.signal(Signal::SIGINT);
+    let ended = subscriber.ended().await;
+    assert!(ended.lines.is_empty(), "nothing twice: {ended:?}");
+    stack.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_stream_that_is_cut_loses_nothing() {
+    cuts_lose_nothing("sse", |stack| stack.ready().stream.clone().expect("the template has streams")).await;
+}
+
+#[tokio::test]
+async fn an_mqtt_connection_that_is_cut_loses_nothing() {
+    cuts_lose_nothing("mqtt", |stack| stack.ready().mqtt.clone().expect("the template uses IoT Core")).await;
 }
 
 #[tokio::test]

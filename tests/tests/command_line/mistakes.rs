@@ -19,7 +19,7 @@ async fn refused(folder: &Folder, arguments: &[&str]) -> Ended {
 async fn a_busy_port_is_named_with_the_flags_that_change_it() {
     let folder = Folder::new();
     let template = folder.template(|_| ()).await;
-    let flags = ["--aws-port", "--websocket-port", "--url-port"];
+    let flags = ["--aws-port", "--websocket-port", "--mqtt-port", "--iot-port", "--url-port"];
     for busy in flags {
         let other = TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = other.local_addr().expect("it is bound").port().to_string();

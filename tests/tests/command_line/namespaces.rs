@@ -18,6 +18,7 @@ fn ready_file(stack: &TestStack) -> String {
 fn options(namespace: &str, history_size: u64, history_age_s: u64) -> Value {
     json!({
         "namespace": namespace, "history_size": history_size, "history_age_s": history_age_s, "max_event_bytes": 30_720,
+        "mqtt": 1, "retain": 0,
     })
 }
 
@@ -38,8 +39,13 @@ async fn options_are_set_one_by_one_and_listed() {
     let ended = folder.run(&arguments(&file, &["list"])).await;
     assert_eq!(ended.status.code(), Some(exit::DONE), "{ended:?}");
     let words: Vec<Vec<_>> = ended.lines.iter().map(|line| line.split_whitespace().collect()).collect();
-    let header = vec!["namespace", "history_size", "history_age_s", "max_event_bytes"];
-    assert_eq!(words, [header, vec!["chat", "0", "86400", "30720"], vec!["orders", "2", "60", "30720"]]);
+    let header = vec!["namespace", "history_size", "history_age_s", "max_event_bytes", "mqtt", "retain"];
+    let row = |namespace, size, age| vec![namespace, size, age, "30720", "yes", "no"];
+    assert_eq!(words, [header, row("chat", "0", "86400"), row("orders", "2", "60")]);
+
+    let switched = run(&["set", "chat", "mqtt=no", "retain=yes"]).await;
+    assert_eq!((&switched[0]["mqtt"], &switched[0]["retain"]), (&json!(0), &json!(1)), "{switched:?}");
+    assert_eq!(run(&["set", "chat", "mqtt=1"]).await[0]["mqtt"], 1);
     stack.shutdown().await;
 }
 
@@ -101,11 +107,12 @@ async fn where_nothing_runs_all_three_ways_to_name_the_table_are_told() {
 #[tokio::test]
 async fn wrong_options_are_told_with_their_range() {
     let folder = Folder::new();
-    let usage: [(&[&str], &[&str]); 6] = [
+    let usage: [(&[&str], &[&str]); 7] = [
         (&["set", "orders", "history_size=100001"], &["history_size", "100001 is not within 0 to 100000 messages"]),
         (&["set", "orders", "history_age_s=2592001"], &["history_age_s", "2592001 is not within 0 to 2592000 seconds"]),
         (&["set", "orders", "max_event_bytes=255"], &["max_event_bytes", "255 is not within 256 to 30720 bytes"]),
-        (&["set", "orders", "retries=1"], &["retries", "there are history_size, history_age_s, max_event_bytes"]),
+        (&["set", "orders", "retries=1"], &["retries", "there are history_size, history_age_s, max_event_bytes, mqtt, retain"]),
+        (&["set", "orders", "mqtt=maybe"], &["mqtt: 'maybe' is no whole number"]),
         (&["set", "orders", "history_size=many"], &["history_size: 'many' is no whole number"]),
         (&["get", "orders/42"], &["orders/42"]),
     ];

@@ -102,6 +102,8 @@ fn options(local: Local, output: Output) -> StackOptions {
         Ports {
             aws: local.aws_port.unwrap_or(fixed.aws),
             websocket: local.websocket_port.unwrap_or(fixed.websocket),
+            mqtt: local.mqtt_port.unwrap_or(fixed.mqtt),
+            iot: local.iot_port.unwrap_or(fixed.iot),
             url: local.url_port.unwrap_or(fixed.url),
         }
     };
@@ -166,9 +168,12 @@ fn endpoints_table(ready: &Ready, ready_file: &Path) -> Table {
     row("WebSocket", ready.websocket.as_deref());
     let publish = ready.publish.as_ref().map(|url| format!("{url}publish"));
     row("HTTP publish", publish.as_deref());
-    row("stream", ready.stream.as_deref());
+    let stream = ready.stream.as_ref().map(|url| format!("{url}sse"));
+    row("SSE stream", stream.as_deref());
     row("MQTT", ready.mqtt.as_deref());
     row("MQTT over WebSocket", ready.mqtt_ws.as_deref());
+    let topics = ready.mqtt_prefix.as_ref().map(|prefix| format!("{prefix}/c/<channel> out, {prefix}/p/<channel> in"));
+    row("MQTT topics", topics.as_deref());
     row("AWS endpoint", Some(&ready.aws));
     row("@connections", ready.management.as_deref());
     for (name, api) in &ready.apis {

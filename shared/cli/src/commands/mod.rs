@@ -1,15 +1,17 @@
 //! One file per command.
 
+mod fault;
 mod local;
 mod namespace;
 mod publish;
 mod subscribe;
 
-use crate::arguments::{Arguments, Command};
+use crate::arguments::{Arguments, Command, Local, LocalCommand};
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome};
 use crate::output::Output;
 use carillon_client::websocket::{ConnectError, RequestError};
+use carillon_client::{mqtt, sse};
 
 /// Runs the command and answers with how it ended.
 ///
@@ -19,6 +21,9 @@ pub(crate) async fn run(arguments: Arguments) -> Outcome<Exit> {
     let output = Output::new(arguments.json);
     let ready_file = arguments.ready_file;
     match arguments.command {
+        Command::Local(Local { command: Some(LocalCommand::Fault { service, state }), .. }) => {
+            fault::run(service, state, &ready_file, output).await
+        }
         Command::Local(local) => local::run(local, &ready_file, output).await,
         Command::Publish(publish) => publish::run(publish, &ready_file, output).await,
         Command::Subscribe(subscribe) => subscribe::run(subscribe, &ready_file, output).await,
@@ -43,6 +48,28 @@ pub(crate) fn connect_failure(error: ConnectError) -> Failure {
         }
         ConnectError::Url { .. } | ConnectError::Token => Failure::new(Exit::Usage, error),
         ConnectError::Refused { .. } => Failure::new(Exit::Failed, error),
+    }
+}
+
+/// A failure to connect over SSE.
+pub(crate) fn stream_failure(error: sse::ConnectError) -> Failure {
+    use sse::ConnectError::{Channels, NoAnswer, TimedOut, Token, Twice, Unreachable, Url};
+    match &error {
+        _ if error.is_refused_token() => Failure::new(Exit::Refused, error).hint(REFUSED_HINT),
+        Unreachable(_) | NoAnswer(_) | TimedOut { .. } => Failure::new(Exit::NotReachable, error).hint(NOT_REACHABLE_HINT),
+        Url { .. } | Channels { .. } | Twice(_) | Token => Failure::new(Exit::Usage, error),
+        _ => Failure::new(Exit::Failed, error),
+    }
+}
+
+/// A failure to connect over MQTT.
+pub(crate) fn mqtt_failure(error: mqtt::ConnectError) -> Failure {
+    use mqtt::ConnectError::{Channels, TimedOut, Twice, Unreachable, Url};
+    match &error {
+        _ if error.is_refused_token() => Failure::new(Exit::Refused, error).hint(REFUSED_HINT),
+        Unreachable(_) | TimedOut { .. } => Failure::new(Exit::NotReachable, error).hint(NOT_REACHABLE_HINT),
+        Url { .. } | Channels { .. } | Twice(_) => Failure::new(Exit::Usage, error),
+        _ => Failure::new(Exit::Failed, error),
     }
 }
 

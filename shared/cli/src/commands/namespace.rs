@@ -1,16 +1,17 @@
 //! `carillon namespace`: the options of namespaces, in the registry table.
 
-use crate::arguments::{NamespaceCommand, Table};
+use crate::arguments::{NamespaceCommand, SWITCH, Table, is_switch};
 use crate::endpoints::{self, ReadyFile};
 use crate::exit::Exit;
 use crate::failure::{Context, Failure, Outcome};
 use crate::output::Output;
+use carillon_aws::clock::SystemClock;
 use carillon_aws::config::{AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL_DYNAMODB, AWS_REGION, AWS_SECRET_ACCESS_KEY, AwsConfig};
 use carillon_aws::environment::Environment;
 use carillon_aws::store::DynamoStore;
 use carillon_core::channel::Namespace;
-use carillon_core::namespace::NamespaceOptions;
-use carillon_engine::ports::{Namespaces, PortError};
+use carillon_core::namespace::{NamespaceOptions, OPTIONS};
+use carillon_engine::ports::{Clock, Namespaces, PortError};
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table as Printed};
 use serde_json::{Map, Value};
@@ -32,10 +33,10 @@ pub(super) async fn run(command: NamespaceCommand, ready_file: &Path, output: Ou
             // Before anything is called: a wrong option needs no table to be found out.
             apply(&mut options, &changes)?;
             let store = open(table, ready_file)?;
-            if let Some(stored) = store.namespace(&namespace).await.map_err(failure)? {
-                options = stored;
-                apply(&mut options, &changes)?;
-            }
+            let before = store.namespace(&namespace).await.map_err(failure)?.unwrap_or_default();
+            options = before;
+            apply(&mut options, &changes)?;
+            let options = options.switched_on(before, SystemClock.now());
             store.set_namespace(&namespace, &options).await.map_err(failure)?;
             print(&[(namespace, options)], output)?;
             output.people("Functions that are warm take the new options within a minute.")?;
@@ -78,7 +79,9 @@ fn table(namespaces: &[(Namespace, NamespaceOptions)]) -> Printed {
     let names = NamespaceOptions::default().values().map(|(name, _)| name);
     table.load_preset(NOTHING).set_header(std::iter::once("namespace").chain(names));
     for (namespace, options) in namespaces {
-        let values = options.values().map(|(_, value)| value.to_string());
+        let values = options.values().into_iter().zip(&OPTIONS).map(|((_, value), option)| {
+            if is_switch(option) { SWITCH[usize::from(value == 1)].to_owned() } else { value.to_string() }
+        });
         table.add_row(std::iter::once(namespace.to_string()).chain(values));
     }
     for column in table.column_iter_mut().skip(1) {
@@ -188,7 +191,10 @@ mod tests {
         let lines: Vec<_> = printed.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()).collect();
         assert_eq!(
             lines,
-            [["namespace", "history_size", "history_age_s", "max_event_bytes"], ["orders", "100", "86400", "30720"]]
+            [
+                ["namespace", "history_size", "history_age_s", "max_event_bytes", "mqtt", "retain"],
+                ["orders", "100", "86400", "30720", "yes", "no"]
+            ]
         );
     }
 }

@@ -1,16 +1,18 @@
 //! `carillon subscribe`: the messages of channels, one line each, over every reconnection.
 
-use super::{REFUSED_HINT, connect_failure, request_failure};
-use crate::arguments::Subscribe;
+use super::{REFUSED_HINT, connect_failure, mqtt_failure, request_failure, stream_failure};
+use crate::arguments::{Subscribe, Via};
 use crate::endpoints::{self, Given, Kind};
 use crate::exit::Exit;
 use crate::failure::{Context, Failure, Outcome};
 use crate::output::Output;
 use crate::signals::Signals;
-use carillon_client::websocket::{self, Client, Delivery, End, Item, Notice, Options, RequestError, Subscribed};
+use carillon_client::items::{Delivery, End, Incoming, Item, Notice, Subscription};
+use carillon_client::websocket::{Client, RequestError, Subscribed};
+use carillon_client::{mqtt, sse, websocket};
 use carillon_core::channel::Channel;
 use carillon_core::position::Position;
-use futures_util::stream::{FuturesUnordered, StreamExt};
+use futures_util::stream::{self, FuturesUnordered, Stream, StreamExt};
 use serde::Serialize;
 use serde_json::json;
 use serde_json::value::RawValue;
@@ -19,17 +21,80 @@ use std::path::Path;
 
 /// Runs the command.
 pub(super) async fn run(subscribe: Subscribe, ready_file: &Path, output: Output) -> Outcome<Exit> {
-    let wanted = pair(subscribe.channels, subscribe.since)?;
-    let endpoint = endpoints::resolve(Kind::WebSocket, Given::new(subscribe.url, subscribe.access.token), ready_file)?;
+    check(&subscribe)?;
+    let count = subscribe.count;
     let mut signals = Signals::listen()?;
-    let connecting = websocket::connect(Options::new(endpoint.url, Some(endpoint.token)));
+    if subscribe.via == Via::Websocket {
+        return over_websocket(subscribe, ready_file, signals, output).await;
+    }
+    let (subscription, mut incoming) = tokio::select! {
+        connected = connect(subscribe, ready_file) => connected?,
+        exit = signals.next() => return Ok(exit),
+    };
+    let exit = follow(&mut incoming, stream::empty(), count, &mut signals, output).await?;
+    subscription.close().await;
+    Ok(exit)
+}
+
+/// WebSocket alone has an answer for each subscribe.
+async fn over_websocket(subscribe: Subscribe, ready_file: &Path, mut signals: Signals, output: Output) -> Outcome<Exit> {
+    let wanted = pair(subscribe.channels, subscribe.since)?;
+    let given = Given::new(subscribe.url, subscribe.access.token).or_variable(Kind::WebSocket);
+    let endpoint = endpoints::resolve(Kind::WebSocket, given, ready_file)?;
+    let connecting = websocket::connect(websocket::Options::new(endpoint.url, Some(endpoint.token)));
     let (client, mut incoming) = tokio::select! {
         connected = connecting => connected.map_err(connect_failure)?,
         exit = signals.next() => return Ok(exit),
     };
-    let mut answers: FuturesUnordered<_> = wanted.into_iter().map(|(channel, since)| begin(&client, channel, since)).collect();
-    let mut left = subscribe.count;
-    let exit = loop {
+    let answers: FuturesUnordered<_> = wanted.into_iter().map(|(channel, since)| begin(&client, channel, since)).collect();
+    let exit = follow(&mut incoming, answers, subscribe.count, &mut signals, output).await?;
+    client.close().await;
+    Ok(exit)
+}
+
+/// Connects over SSE or MQTT, which subscribe in the same breath.
+async fn connect(subscribe: Subscribe, ready_file: &Path) -> Outcome<(Subscription, Incoming)> {
+    let wanted = pair(subscribe.channels, subscribe.since)?;
+    let given = Given::new(subscribe.url, subscribe.access.token);
+    if subscribe.via == Via::Sse {
+        let endpoint = endpoints::resolve(Kind::Stream, given.or_variable(Kind::Stream), ready_file)?;
+        return sse::connect(sse::Options::new(endpoint.url, Some(endpoint.token), wanted)).await.map_err(stream_failure);
+    }
+    let endpoint = endpoints::resolve(Kind::Mqtt, given.or_variable(Kind::Mqtt), ready_file)?;
+    let prefix = endpoints::mqtt_prefix(subscribe.mqtt_prefix, &endpoint.url, ready_file)?;
+    let channels = wanted.into_iter().map(|(channel, _)| channel).collect();
+    let options = mqtt::Options::new(endpoint.url, Some(endpoint.token), prefix, channels);
+    mqtt::connect(mqtt::Options { authorizer: subscribe.mqtt_authorizer, ..options }).await.map_err(mqtt_failure)
+}
+
+/// What does not go together.
+fn check(subscribe: &Subscribe) -> Outcome {
+    if subscribe.via == Via::Mqtt && !subscribe.since.is_empty() {
+        let error = "--since: MQTT has no replay, so nothing before the subscribe can be asked for";
+        return Err(Failure::new(Exit::Usage, error)
+            .hint("--via websocket and --via sse go on from a position, whichever protocol printed it"));
+    }
+    if subscribe.via != Via::Mqtt {
+        let of_mqtt =
+            [("--mqtt-prefix", subscribe.mqtt_prefix.is_some()), ("--mqtt-authorizer", subscribe.mqtt_authorizer.is_some())];
+        if let Some((flag, _)) = of_mqtt.iter().find(|(_, is_given)| *is_given) {
+            return Err(Failure::new(Exit::Usage, format!("{flag} goes with --via mqtt alone")));
+        }
+    }
+    Ok(())
+}
+
+/// Prints what comes until a signal or the last message that is wanted.
+async fn follow(
+    incoming: &mut Incoming,
+    answers: impl Stream<Item = (Channel, Result<Subscribed, RequestError>)>,
+    count: Option<u64>,
+    signals: &mut Signals,
+    output: Output,
+) -> Outcome<Exit> {
+    let mut answers = std::pin::pin!(answers);
+    let mut left = count;
+    loop {
         tokio::select! {
             Some((channel, answer)) = answers.next() => begun(&channel, answer, output)?,
             item = incoming.next() => match item {
@@ -37,18 +102,15 @@ pub(super) async fn run(subscribe: Subscribe, ready_file: &Path, output: Output)
                     print(&delivery, output)?;
                     left = left.map(|left| left - 1);
                     if left == Some(0) {
-                        break Exit::Done;
+                        return Ok(Exit::Done);
                     }
                 }
                 Some(Item::Notice(notice)) => tell(notice, output)?,
                 None => return Err(Failure::new(Exit::Failed, "the connection ended")),
             },
-            exit = signals.next() => break exit,
+            exit = signals.next() => return Ok(exit),
         }
-    };
-    drop(answers);
-    client.close().await;
-    Ok(exit)
+    }
 }
 
 /// Every channel with its position.
@@ -72,9 +134,16 @@ async fn begin(client: &Client, channel: Channel, since: Option<Position>) -> (C
 
 fn begun(channel: &Channel, answer: Result<Subscribed, RequestError>, output: Output) -> Outcome {
     let Subscribed { position, recovered } = answer.map_err(request_failure)?;
-    let value = Told { recovered, ..Told::new("subscribed", channel, position) };
-    output.notice(|| format!("subscribed to {channel} at {position}"), &value);
+    tell_subscribed(channel, Some(position), recovered, output);
     Ok(())
+}
+
+fn tell_subscribed(channel: &Channel, position: Option<Position>, recovered: Option<bool>, output: Output) {
+    let text = || match position {
+        Some(position) => format!("subscribed to {channel} at {position}"),
+        None => format!("subscribed to {channel}"),
+    };
+    output.notice(text, &Told { recovered, ..Told::new("subscribed", channel, position) });
 }
 
 /// A message for programs.
@@ -99,8 +168,10 @@ fn print(delivery: &Delivery, output: Output) -> Outcome {
 struct Told<'text> {
     notice: &'static str,
     channel: &'text str,
-    epoch: String,
-    offset: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    epoch: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    offset: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     recovered: Option<bool>,
     /// The position before, where messages are missing.
@@ -109,9 +180,10 @@ struct Told<'text> {
 }
 
 impl<'text> Told<'text> {
-    fn new(notice: &'static str, channel: &'text Channel, position: Position) -> Self {
-        let Position { epoch, offset } = position;
-        Self { notice, channel: channel.as_str(), epoch: epoch.to_string(), offset, recovered: None, after: None }
+    fn new(notice: &'static str, channel: &'text Channel, position: impl Into<Option<Position>>) -> Self {
+        let position = position.into();
+        let (epoch, offset) = (position.map(|position| position.epoch.to_string()), position.map(|position| position.offset));
+        Self { notice, channel: channel.as_str(), epoch, offset, recovered: None, after: None }
     }
 
     fn after(self, position: Position) -> Self {
@@ -121,6 +193,7 @@ impl<'text> Told<'text> {
 
 fn tell(notice: Notice, output: Output) -> Outcome {
     match notice {
+        Notice::Subscribed { channel, position, recovered } => tell_subscribed(&channel, position, recovered, output),
         Notice::Gap { channel, after, to } => {
             let text = || format!("{channel}: the messages after {after} up to {to} cannot be delivered");
             output.notice(text, &Told::new("gap", &channel, to).after(after));
@@ -133,10 +206,15 @@ fn tell(notice: Notice, output: Output) -> Outcome {
         Notice::Hole { channel, position, found } => {
             tracing::info!(%channel, %position, %found, "messages are missing and are asked for again");
         }
-        Notice::Disconnected { reason, reconnect_in } => {
+        Notice::Missed { channel, after, found } => {
+            let text = || format!("{channel}: {found} came after {after}, and what lies between may still come or be lost");
+            output.notice(text, &Told::new("missed", &channel, found).after(after));
+        }
+        Notice::Disconnected { reason, planned, reconnect_in } => {
             let milliseconds = reconnect_in.as_millis();
             let text = || format!("disconnected ({reason}); connecting again in {milliseconds} ms");
-            output.notice(text, &json!({"notice": "disconnected", "reason": &reason, "reconnect_in_ms": milliseconds}));
+            let value = json!({"notice": "disconnected", "reason": &reason, "planned": planned, "reconnect_in_ms": milliseconds});
+            output.notice(text, &value);
         }
         Notice::Reconnected => output.notice(|| "connected again".to_owned(), &json!({"notice": "reconnected"})),
         Notice::Unclaimed { message } => {

@@ -1,6 +1,8 @@
 //! Lines to paste into other clients, so that the first message of one's own is a minute away.
 
 use super::CHANNEL;
+use carillon_core::channel::Channel;
+use carillon_core::mqtt::MqttPrefix;
 use carillon_local::stack::Ready;
 use serde_json::json;
 use std::borrow::Cow;
@@ -15,11 +17,19 @@ pub(super) fn text(ready: &Ready, bus: &str, ready_file: &Path) -> String {
         let frame = json!({"action": "subscribe", "ref": "1", "channel": CHANNEL});
         text.push_str(&format!("\n  npx wscat -c {}\n  {frame}\n", quote(&format!("{url}?token={token}"))));
     }
+    let mqtt = Mqtt::of(ready);
+    if let Some(mqtt) = &mqtt {
+        text.push_str(&format!("\n  {} -q 1 -t {}\n", mqtt.command("mosquitto_sub"), quote(&mqtt.out)));
+    }
+    if let Some(url) = &ready.stream {
+        let header = quote(&bearer(token)).into_owned();
+        text.push_str(&format!("\n  curl -N {} -H {header}\n", quote(&format!("{url}sse?channel={CHANNEL}"))));
+    }
     if let Some(url) = &ready.publish {
         let body = json!({"channel": CHANNEL, "data": "hello from curl"});
         text.push_str(&format!(
             "\n  curl -X POST {url}publish -H {} -H 'content-type: application/json' -d {}\n",
-            quote(&format!("authorization: Bearer {token}")),
+            quote(&bearer(token)),
             quote(&body.to_string())
         ));
     }
@@ -31,11 +41,56 @@ pub(super) fn text(ready: &Ready, bus: &str, ready_file: &Path) -> String {
         ready.region,
         quote(&entries.to_string())
     ));
+    if let Some(mqtt) = &mqtt {
+        let message = |whose: &str| quote(&json!(format!("hello from {whose}")).to_string()).into_owned();
+        let topic = quote(&mqtt.device);
+        text.push_str(&format!("\n  {} -q 1 -t {topic} -m {}\n", mqtt.command("mosquitto_pub"), message("a device")));
+        // From standard input, since version 1 of the command takes a payload as it is and version 2 as base64.
+        text.push_str(&format!(
+            "\n  printf %s {} | AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local aws iot-data publish --endpoint-url {} --region {} \
+             --qos 1 --topic {topic} --payload fileb:///dev/stdin\n",
+            message("a device behind the aws command"),
+            ready.aws,
+            ready.region,
+        ));
+    }
     let carillon = format!("{} --ready-file {}", this_program(), quote(&absolute(ready_file)));
     text.push_str(&format!(
-        "\n  {carillon} publish {CHANNEL} --text 'hello from carillon'\n  {carillon} subscribe {CHANNEL}\n\nCtrl-C ends it.\n"
+        "\n  {carillon} publish {CHANNEL} --text 'hello from carillon'\n  {carillon} subscribe {CHANNEL}{}\n\nCtrl-C ends it.\n",
+        if ready.stream.is_some() { " --via sse" } else { "" }
     ));
     text + "\n" + &super::header()
+}
+
+fn bearer(token: &str) -> String {
+    format!("authorization: Bearer {token}")
+}
+
+/// What a line for an MQTT client is made of.
+struct Mqtt<'text> {
+    host: &'text str,
+    port: &'text str,
+    token: &'text str,
+    /// The topic on which the channel's messages come.
+    out: String,
+    /// The topic on which a device publishes to the channel.
+    device: String,
+}
+
+impl<'text> Mqtt<'text> {
+    /// None where the stack has no broker.
+    fn of(ready: &'text Ready) -> Option<Self> {
+        let (host, port) = ready.mqtt.as_deref()?.strip_prefix("mqtt://")?.rsplit_once(':')?;
+        let prefix = MqttPrefix::parse(ready.mqtt_prefix.as_deref()?).ok()?;
+        let channel = Channel::parse(CHANNEL).ok()?;
+        let token = ready.token.as_deref().unwrap_or_default();
+        Some(Self { host, port, token, out: prefix.topic(&channel), device: prefix.device_topic(&channel) })
+    }
+
+    fn command(&self, program: &str) -> String {
+        let Self { host, port, token, .. } = self;
+        format!("{program} -V mqttv5 -h {host} -p {port} -u token -P {}", quote(token))
+    }
 }
 
 /// This program as another terminal finds it: by its path, since cargo puts it where no shell looks.

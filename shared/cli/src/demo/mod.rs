@@ -41,6 +41,10 @@ const REPEAT_WATCH: Duration = Duration::from_secs(1);
 pub(crate) async fn run(ready: &Ready, bus: &str, ready_file: &Path, once: bool, output: Output) -> Outcome {
     let channel = Channel::parse(CHANNEL).map_err(|error| Failure::new(Exit::Failed, error))?;
     let mut subscribers = Subscribers::connect(ready, &channel).await?;
+    for (protocol, lack) in &subscribers.left_out {
+        let text = || format!("nobody subscribes over {protocol}: {lack}");
+        output.notice(text, &json!({"notice": "left_out", "protocol": protocol, "reason": lack}));
+    }
     let id = uuid::Uuid::new_v4().to_string();
     output.people(format_args!(
         "\n{} subscribers listen on {CHANNEL}; an event goes to EventBridge.\n\n{}",
@@ -95,7 +99,13 @@ struct Line<'text> {
 }
 
 fn header() -> String {
-    format!("{:<10} {:>10} {:>8} {:>15}", "protocol", "subscriber", "offset", "put to receipt")
+    row("protocol", "subscriber", "id", "epoch", "offset", "put to receipt")
+}
+
+fn row(protocol: &str, subscriber: &str, id: &str, epoch: &str, offset: &str, time: &str) -> String {
+    // An id's beginning is enough to see that it is the same.
+    let id: String = id.chars().take(8).collect();
+    format!("{protocol:<10} {subscriber:>10}  {id:<8} {epoch:>14} {offset:>7} {time:>15}")
 }
 
 fn print(subscribers: &Subscribers, seen: &Seen, (id, put_at): (&str, Instant), output: Output) -> Outcome {
@@ -127,5 +137,6 @@ fn print(subscribers: &Subscribers, seen: &Seen, (id, put_at): (&str, Instant), 
         put_to_receipt_ms: milliseconds,
     };
     let time = milliseconds.map_or_else(|| "–".to_owned(), |milliseconds| format!("{milliseconds:.1} ms"));
-    output.result(|| format!("{:<10} {:>10} {:>8} {time:>15}", name.protocol, name.number, position.offset), &line)
+    let text = || row(name.protocol, &name.number.to_string(), found, &line.epoch, &position.offset.to_string(), &time);
+    output.result(text, &line)
 }

@@ -1,21 +1,27 @@
 //! The demo's subscribers. Another protocol is another [`Protocol`] with its own `connect`.
 
-use crate::commands::{connect_failure, request_failure};
+use crate::commands::{connect_failure, mqtt_failure, request_failure, stream_failure};
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome};
+use carillon_client::items::{Incoming, Item, Notice, Subscription};
 use carillon_client::token::Token;
-use carillon_client::websocket::{self, Client, Incoming, Item, Notice, Options};
+use carillon_client::{mqtt, sse, websocket};
 use carillon_core::channel::Channel;
 use carillon_core::event::EventJson;
+use carillon_core::mqtt::MqttPrefix;
 use carillon_core::position::Position;
 use carillon_local::stack::Ready;
 use serde::Deserialize;
 use std::fmt;
+use std::time::Duration;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 /// The protocols, and how many subscribers of each.
-const KINDS: [(Protocol, usize); 1] = [(Protocol::WebSocket, 3)];
+const KINDS: [(Protocol, usize); 3] = [(Protocol::WebSocket, 2), (Protocol::Mqtt, 2), (Protocol::Sse, 2)];
+
+/// How long a stream may take to begin: a function starts for it, for the first time.
+const BEGIN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What subscribers have seen and nobody has taken yet.
 const WAITING: usize = 256;
@@ -24,6 +30,8 @@ const WAITING: usize = 256;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Protocol {
     WebSocket,
+    Mqtt,
+    Sse,
 }
 
 /// A subscriber as people know it.
@@ -69,6 +77,8 @@ pub(super) enum What {
 pub(super) struct Subscribers {
     /// Their names.
     pub(super) names: Vec<Name>,
+    /// The protocols that the template does not have, with what it lacks.
+    pub(super) left_out: Vec<(&'static str, &'static str)>,
     seen: mpsc::Receiver<Seen>,
 }
 
@@ -76,17 +86,23 @@ impl Subscribers {
     /// Connects all of them and waits until each is acknowledged: what is published from then on reaches it.
     pub(super) async fn connect(ready: &Ready, channel: &Channel) -> Outcome<Self> {
         let (sender, seen) = mpsc::channel(WAITING);
-        let mut names = Vec::new();
+        let (mut names, mut left_out) = (Vec::new(), Vec::new());
         for (protocol, count) in KINDS {
+            if let Some(lack) = protocol.lacks(ready) {
+                left_out.push((protocol.name(), lack));
+                continue;
+            }
             for number in 1..=count {
                 let eye = Eye { subscriber: names.len(), seen: sender.clone() };
                 match protocol {
                     Protocol::WebSocket => connect_websocket(ready, channel, eye).await?,
+                    Protocol::Mqtt => connect_mqtt(ready, channel, eye).await?,
+                    Protocol::Sse => connect_sse(ready, channel, eye).await?,
                 }
                 names.push(Name { protocol: protocol.name(), number });
             }
         }
-        Ok(Self { names, seen })
+        Ok(Self { names, left_out, seen })
     }
 
     /// What any of them sees next.
@@ -116,15 +132,52 @@ async fn connect_websocket(ready: &Ready, channel: &Channel, eye: Eye) -> Outcom
         Failure::new(Exit::Usage, "the template has no WebSocket API, which the demo subscribes through")
             .hint("the demo is for Carillon's own template")
     })?;
-    let options = Options::new(url, ready.token.clone().map(Token::new));
+    let options = websocket::Options::new(url, token(ready));
     let (client, incoming) = websocket::connect(options).await.map_err(connect_failure)?;
     client.subscribe(channel, None).await.map_err(request_failure)?;
-    tokio::spawn(watch_websocket(client, incoming, eye));
+    tokio::spawn(async move {
+        watch(incoming, eye).await;
+        client.close().await;
+    });
     Ok(())
 }
 
-/// Holds the client, and with it the connection, until nobody listens or the client is at its end.
-async fn watch_websocket(client: Client, mut incoming: Incoming, eye: Eye) {
+async fn connect_mqtt(ready: &Ready, channel: &Channel, eye: Eye) -> Outcome {
+    let prefix = MqttPrefix::parse(ready.mqtt_prefix.as_deref().unwrap_or_default());
+    let prefix = prefix.map_err(|error| Failure::new(Exit::Failed, error))?;
+    let url = ready.mqtt.clone().unwrap_or_default();
+    let options = mqtt::Options::new(url, token(ready), prefix, vec![channel.clone()]);
+    let (subscription, incoming) = mqtt::connect(options).await.map_err(mqtt_failure)?;
+    begin(subscription, incoming, eye).await
+}
+
+async fn connect_sse(ready: &Ready, channel: &Channel, eye: Eye) -> Outcome {
+    let url = ready.stream.clone().unwrap_or_default();
+    let options = sse::Options::new(url, token(ready), vec![(channel.clone(), None)]);
+    let (subscription, incoming) = sse::connect(options).await.map_err(stream_failure)?;
+    begin(subscription, incoming, eye).await
+}
+
+/// Waits until the subscription is acknowledged, and watches what comes then.
+async fn begin(subscription: Subscription, mut incoming: Incoming, eye: Eye) -> Outcome {
+    match timeout(BEGIN_TIMEOUT, incoming.next()).await {
+        Ok(Some(Item::Notice(Notice::Subscribed { .. }))) => {}
+        Ok(Some(Item::Notice(notice))) => return Err(Failure::new(Exit::Failed, trouble(&notice))),
+        Ok(Some(Item::Delivery(_)) | None) => return Err(Failure::new(Exit::Failed, "a subscription did not begin")),
+        Err(_) => {
+            let error = format!("a subscription did not begin within {} s", BEGIN_TIMEOUT.as_secs());
+            return Err(Failure::new(Exit::Failed, error));
+        }
+    }
+    tokio::spawn(async move {
+        watch(incoming, eye).await;
+        subscription.close().await;
+    });
+    Ok(())
+}
+
+/// Tells what comes until nobody listens or the client is at its end.
+async fn watch(mut incoming: Incoming, eye: Eye) {
     while let Some(item) = incoming.next().await {
         let now = Instant::now();
         let is_heard = match item {
@@ -133,26 +186,34 @@ async fn watch_websocket(client: Client, mut incoming: Incoming, eye: Eye) {
                 eye.tell(delivery.received_at, what).await
             }
             Item::Notice(Notice::Repeat { position, .. }) => eye.tell(now, What::Repeat { position }).await,
-            Item::Notice(Notice::Reconnected) => true,
+            // A stream has a planned end every few minutes.
+            Item::Notice(Notice::Reconnected | Notice::Subscribed { .. } | Notice::Disconnected { planned: true, .. }) => true,
             Item::Notice(notice) => eye.tell(now, What::Trouble(trouble(&notice))).await,
         };
         if !is_heard {
             break;
         }
     }
-    client.close().await;
+}
+
+fn token(ready: &Ready) -> Option<Token> {
+    ready.token.clone().map(Token::new)
 }
 
 fn trouble(notice: &Notice) -> String {
     match notice {
         Notice::Gap { after, to, .. } => format!("the messages after {after} up to {to} cannot be delivered"),
         Notice::Unrecovered { since, .. } => format!("{since} cannot be continued"),
-        Notice::Hole { position, found, .. } => format!("{found} came after {position}, and what lies between is missing"),
+        Notice::Hole { position, found, .. } | Notice::Missed { after: position, found, .. } => {
+            format!("{found} came after {position}, and what lies between is missing")
+        }
         Notice::Refused { fault, .. } => format!("the subscription is refused: {fault}"),
         Notice::Disconnected { reason, .. } => format!("disconnected: {reason}"),
         Notice::Unclaimed { message } => format!("the gateway says: {message}"),
         Notice::Ended(end) => end.to_string(),
-        Notice::Repeat { .. } | Notice::Reconnected => String::new(),
+        Notice::Repeat { position, .. } => format!("{position} came again"),
+        Notice::Subscribed { .. } => "subscribed".to_owned(),
+        Notice::Reconnected => "connected again".to_owned(),
     }
 }
 
@@ -168,6 +229,17 @@ impl Protocol {
     const fn name(self) -> &'static str {
         match self {
             Self::WebSocket => "websocket",
+            Self::Mqtt => "mqtt",
+            Self::Sse => "sse",
+        }
+    }
+
+    /// What the stack lacks to serve this protocol. Without a WebSocket API there is no demo at all.
+    const fn lacks(self, ready: &Ready) -> Option<&'static str> {
+        match self {
+            Self::Mqtt if ready.mqtt.is_none() || ready.mqtt_prefix.is_none() => Some("the template does not use IoT Core"),
+            Self::Sse if ready.stream.is_none() => Some("the template has no function of streams"),
+            _ => None,
         }
     }
 }

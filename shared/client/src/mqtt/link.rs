@@ -73,7 +73,7 @@ impl Arrived {
     }
 }
 
-/// A new client id, for one client over all its connections. Our authorizer lets in those that begin with the prefix.
+/// A new client id, for one client over all its connections. The prefix in front tells an operator whose it is.
 pub(super) fn client_id(prefix: &MqttPrefix) -> String {
     format!("{prefix}-{:016x}", rand::rng().random::<u64>())
 }
