@@ -64,7 +64,8 @@ pub struct StackOptions {
     pub host: IpAddr,
     /// The ports.
     pub ports: Ports,
-    /// How many times faster than on AWS the clock of connections and retries runs, for tests.
+    /// How many times faster than on AWS the clock of WebSocket connections and retries runs, for tests. MQTT's times are agreed
+    /// with its clients, and stay.
     pub time_scale: NonZeroU32,
     /// Executables by binary name. With it cargo is not called.
     pub prebuilt: Option<BTreeMap<String, PathBuf>>,
@@ -430,6 +431,9 @@ impl Stack {
 impl Drop for Stack {
     fn drop(&mut self) {
         self.remove_ready_file();
+        if let Some(iot) = &self.iot {
+            iot.cut();
+        }
     }
 }
 

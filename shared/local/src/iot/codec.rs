@@ -15,7 +15,7 @@ use mqtt5_protocol::packet::suback::{SubAckPacket, SubAckReasonCode};
 use mqtt5_protocol::packet::subscribe::{RetainHandling, SubscribePacket};
 use mqtt5_protocol::packet::unsuback::{UnsubAckPacket, UnsubAckReasonCode};
 use mqtt5_protocol::types::ReasonCode;
-use mqtt5_protocol::{FixedHeader, MqttError, Packet, Properties, PropertyId, PropertyValue, QoS};
+use mqtt5_protocol::{FixedHeader, MqttError, Packet, PacketType, Properties, PropertyId, PropertyValue, QoS};
 
 use super::limits::{
     MAXIMUM_IN_FLIGHT, MAXIMUM_PACKET_BYTES, MAXIMUM_PAYLOAD_BYTES, MAXIMUM_SESSION_EXPIRY, MAXIMUM_TOPIC_ALIASES,
@@ -233,6 +233,10 @@ impl Decoder {
     /// The next whole packet of what has come so far.
     pub(super) fn next(&mut self) -> Result<Option<Incoming>, Violation> {
         let Some((head, head_length)) = self.head()? else { return Ok(None) };
+        // Told before the rest comes, which something that is no MQTT never sends.
+        if self.version.is_none() && head.packet_type != PacketType::Connect {
+            return Err(Violation::new(Reason::ProtocolError, "the first packet is no CONNECT"));
+        }
         let length = head.remaining_length as usize;
         if head_length + length > MAXIMUM_PACKET_BYTES {
             let what = format!("a packet has {} bytes, over the limit of {MAXIMUM_PACKET_BYTES}", head_length + length);
@@ -248,8 +252,7 @@ impl Decoder {
         let incoming = match (packet, self.version) {
             (Packet::Connect(packet), None) => connect(*packet)?,
             (Packet::Connect(_), Some(_)) => return Err(Violation::new(Reason::ProtocolError, "a second CONNECT came")),
-            (_, None) => return Err(Violation::new(Reason::ProtocolError, "the first packet is no CONNECT")),
-            (packet, Some(version)) => established(packet, version)?,
+            (packet, _) => established(packet, version)?,
         };
         if let Incoming::Connect(connect) = &incoming {
             self.version = Some(connect.version);

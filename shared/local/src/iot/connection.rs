@@ -26,6 +26,9 @@ use super::session::{Delivery, Eviction};
 use super::topic::Topic;
 use super::{Interruption, Shared};
 
+/// The room that is made for each read, in bytes. It grows to the packet that comes; our choice.
+const READ_BYTES: usize = 4 * 1024;
+
 /// Where a connection comes from.
 #[derive(Debug)]
 pub(super) struct Origin {
@@ -516,6 +519,7 @@ impl<Stream: AsyncRead + AsyncWrite> Inbound<Stream> {
     /// # Cancel safety
     /// Nothing is lost when the future is dropped.
     async fn read(&mut self) -> std::io::Result<usize> {
+        self.decoder.buffer.reserve(READ_BYTES);
         self.reader.read_buf(&mut self.decoder.buffer).await
     }
 }

@@ -252,9 +252,12 @@ fn properties(query: &Query, headers: &HeaderMap) -> Result<MessageProperties, F
     })
 }
 
-/// A JSON array of objects with one member each: `[{"deviceName":"alpha"},{"deviceCnt":"45"}]`.
+/// A JSON array of objects with one member each: `[{"deviceName":"alpha"},{"deviceCnt":"45"}]`. The aws CLI, and whoever gives
+/// boto3 a text, writes that array as a JSON text.
 fn user_properties(json: &[u8]) -> Result<Vec<(String, String)>, Fault> {
     let malformed = || Fault::invalid("User properties must be a JSON array of objects with one name and its text.");
+    let text = serde_json::from_slice::<String>(json);
+    let json = text.as_ref().map_or(json, String::as_bytes);
     let objects: Vec<Map<String, Value>> = serde_json::from_slice(json).map_err(|_| malformed())?;
     let pairs = objects.into_iter().map(|object| {
         let mut members = object.into_iter();
@@ -465,6 +468,8 @@ mod tests {
         let pairs = user_properties(br#"[{"b":"2"},{"a":"1"},{"b":"3"}]"#).ok().expect("well formed");
         let expected = [("b", "2"), ("a", "1"), ("b", "3")].map(|(name, value)| (name.to_owned(), value.to_owned()));
         assert_eq!(pairs, expected);
+        let text = user_properties(br#""[{\"a\":\"1\"}]""#).ok().expect("well formed");
+        assert_eq!(text, [("a".to_owned(), "1".to_owned())]);
         for json in [r#"{"a":"1"}"#, r#"[{"a":1}]"#, r#"[{}]"#, r#"[{"a":"1","b":"2"}]"#, "["] {
             assert!(user_properties(json.as_bytes()).is_err(), "{json}");
         }

@@ -169,7 +169,6 @@ impl Iot {
 
     /// The routes of the HTTP port: `/mqtt` for WebSockets, the data plane for all else. The front door must put the client's
     /// address into every request.
-    #[must_use]
     pub fn router(&self) -> Router {
         let websocket = async |State(iot): State<Self>, request: Request| match websocket::peer_of(&request) {
             _ if iot.is_away() => hang_up(),
@@ -202,6 +201,12 @@ impl Iot {
     #[must_use]
     pub fn is_away(&self) -> bool {
         self.shared.is_away()
+    }
+
+    /// Ends everything at once, without a word to anyone.
+    pub(crate) fn cut(&self) {
+        self.shared.stopping.cancel();
+        self.shared.cut.cancel();
     }
 
     /// Ends every connection, MQTT 5 clients with a DISCONNECT that says so, and returns within a second.

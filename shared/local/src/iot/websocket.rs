@@ -42,9 +42,8 @@ const READ_BUFFER_BYTES: usize = 4 * 1024;
 
 /// Answers a request for `/mqtt`, and serves the connection that it becomes.
 pub(super) fn handshake(shared: &Arc<Shared>, peer: SocketAddr, mut request: Request) -> Response {
-    let accept = match upgrade::accept_key(&request) {
-        Ok(accept) => accept,
-        Err(_) => return error(StatusCode::BAD_REQUEST, "InvalidRequestException", "/mqtt takes WebSocket handshakes alone."),
+    let Ok(accept) = upgrade::accept_key(&request) else {
+        return error(StatusCode::BAD_REQUEST, "InvalidRequestException", "/mqtt takes WebSocket handshakes alone.");
     };
     if !upgrade::lists(request.headers(), &SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL) {
         let message = "The handshake does not offer the subprotocol mqtt in Sec-WebSocket-Protocol.";

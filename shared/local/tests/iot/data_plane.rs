@@ -47,9 +47,9 @@ async fn retained_messages_are_read_and_listed() {
         publish.user_properties(r#"[{"offset":"1"}]"#).send().await.expect("published");
     }
     let message = client.get_retained_message().topic("state/a").send().await.expect("it is retained");
-    assert_eq!(message.payload().map(|payload| payload.as_ref()), Some(b"state/a".as_slice()));
+    assert_eq!(message.payload().map(AsRef::as_ref), Some(b"state/a".as_slice()));
     assert_eq!((message.topic(), message.qos()), (Some("state/a"), 1));
-    assert_eq!(message.user_properties().map(|properties| properties.as_ref()), Some(br#"[{"offset":"1"}]"#.as_slice()));
+    assert_eq!(message.user_properties().map(AsRef::as_ref), Some(br#"[{"offset":"1"}]"#.as_slice()));
     assert!(message.last_modified_time() > 1_700_000_000_000);
 
     let first = client.list_retained_messages().max_results(2).send().await.expect("listed");

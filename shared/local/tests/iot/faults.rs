@@ -53,7 +53,7 @@ async fn what_is_away_answers_nobody_and_comes_back_with_what_it_had() {
     assert_eq!(connack, [1, 0]);
     assert!(device.receive().await.expect("a PUBLISH").ends_with(b"after"));
     let retained = on_iot.get_retained_message().topic("state").send().await.expect("it is retained");
-    assert_eq!(retained.payload().map(|payload| payload.as_ref()), Some(b"kept".as_slice()));
+    assert_eq!(retained.payload().map(AsRef::as_ref), Some(b"kept".as_slice()));
     stack.shutdown().await;
 }
 

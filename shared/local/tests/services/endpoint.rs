@@ -1,6 +1,6 @@
 //! The AWS endpoint: one address for every service, and clear errors for the others.
 
-use aws_sdk_dynamodb::types::{AttributeValue, ReturnConsumedCapacity};
+use aws_sdk_dynamodb::types::{AttributeValue, ConsumedCapacity, ReturnConsumedCapacity};
 use aws_sdk_eventbridge::types::PutEventsRequestEntry;
 use carillon_local::calls::CallCount;
 use http::Request;
@@ -121,7 +121,7 @@ async fn every_call_is_counted_with_its_capacity() {
     let get = dynamodb.get_item().table_name("carillon-Table").key("pk", item("a"));
     let asked = get.clone().consistent_read(true).return_consumed_capacity(ReturnConsumedCapacity::Total);
     let got = asked.send().await.expect("got");
-    assert_eq!(got.consumed_capacity().and_then(|capacity| capacity.capacity_units()), Some(1.0));
+    assert_eq!(got.consumed_capacity().and_then(ConsumedCapacity::capacity_units), Some(1.0));
     get.send().await.expect("got");
     let failed = dynamodb.put_item().table_name("carillon-Table").item("pk", item("a"));
     failed.condition_expression("attribute_not_exists(pk)").send().await.expect_err("it is there");
