@@ -17,14 +17,12 @@ use base64::prelude::{BASE64_STANDARD, Engine};
 use carillon_core::channel::Channel;
 use carillon_core::event::{Data, Event};
 use carillon_core::fault::Fault;
+use carillon_core::mqtt::{MqttPrefix, TopicError};
 use carillon_core::time::Millis;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
-
-/// The second segment of the topics that devices publish on.
-const PUBLISH_SEGMENT: &str = "p";
 
 /// What `clientid()` says of a message that came over HTTP (AWS IoT Core Developer Guide, "Functions").
 const NO_CLIENT: &str = "n/a";
@@ -70,15 +68,17 @@ pub fn decode(text: &str, now: Millis, invocation: &str) -> Result<Event, Fault>
     event(channel, json::parse("payload", payload)?, &Defaults::repeatable(&source, now, &new_id))
 }
 
-/// The channel after `<prefix>/p/`. The prefix is not looked at: the rule takes messages of its own alone.
+/// The channel after `<prefix>/p/`. Any prefix will do: the rule takes messages of its own alone.
 fn channel(topic: &str) -> Result<Channel, Fault> {
-    let fault = || Fault::bad_request("topic", format_args!("{topic:?} is not of the form <prefix>/{PUBLISH_SEGMENT}/<channel>"));
-    let (_prefix, rest) = topic.split_once('/').ok_or_else(fault)?;
-    let (segment, name) = rest.split_once('/').ok_or_else(fault)?;
-    if segment != PUBLISH_SEGMENT {
-        return Err(fault());
+    let prefix = topic.split('/').next().unwrap_or_default();
+    let channel = MqttPrefix::parse(prefix).ok().map(|prefix| prefix.channel_of_device_topic(topic));
+    match channel {
+        Some(Ok(channel)) => Ok(channel),
+        Some(Err(TopicError::Channel(error))) => Err(error.in_field("topic")),
+        None | Some(Err(TopicError::Foreign(_))) => {
+            Err(Fault::bad_request("topic", format_args!("{topic:?} is not of the form <prefix>/p/<channel>")))
+        }
     }
-    Channel::parse(name).map_err(|error| error.in_field("topic"))
 }
 
 fn source(client: Option<&str>) -> String {
