@@ -1,7 +1,8 @@
 //! What IoT Core asks and hears
 //! (<https://docs.aws.amazon.com/iot/latest/developerguide/custom-auth-lambda.html>, "Defining your Lambda function").
 //!
-//! Only what is read is named: the types of `aws_lambda_events` refuse a whole request for one header that is out of the ordinary.
+//! Only what is read is named: the types of `aws_lambda_events` refuse a whole request for one header that is out of the
+//! ordinary.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;

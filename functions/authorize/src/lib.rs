@@ -21,8 +21,8 @@ const POLICY_VERSION: &str = "2012-10-17";
 /// How long a connection may last: IoT Core's longest.
 const DISCONNECT_AFTER_SECONDS: u32 = 86_400;
 
-/// How often IoT Core asks again, of 300 to 86,400 seconds. So long a secret that was changed still opens what is open; each time costs
-/// an invocation for each connection.
+/// How often IoT Core asks again, of 300 to 86,400 seconds. So long a secret that was changed still opens what is open; each time
+/// costs an invocation for each connection.
 const REFRESH_AFTER_SECONDS: u32 = 3_600;
 
 /// Decides who comes in.
@@ -96,8 +96,8 @@ impl Handler {
         let arn = |resource: &str| arn(function, resource).ok_or(Refusal::OwnArn);
         let allow = |action, resource: &str| Ok::<_, Refusal>(Statement { effect: "Allow", action, resource: arn(resource)? });
         let prefix = &self.prefix;
-        // A client that names no id of its own is given one by IoT Core. Wildcards in an id widen nothing: the policy is that of one
-        // connection, which has one id.
+        // A client that names no id of its own is given one by IoT Core. Wildcards in an id widen nothing: the policy is that of
+        // one connection, which has one id.
         let client = client.filter(|id| !id.is_empty()).unwrap_or("*");
         let statement = vec![
             allow("iot:Connect", &format!("client/{client}"))?,

@@ -78,12 +78,12 @@ pub const VARIABLES: [Variable; 7] = [
 /// The level where none is set.
 const DEFAULT_LOG_LEVEL: LogLevel = LogLevel::Info;
 
-/// A function is not told when its client leaves, so a stream of two minutes costs a minute too many on average, while a client that
-/// stays comes back with its position.
+/// A function is not told when its client leaves, so a stream of two minutes costs a minute too many on average, while a client
+/// that stays comes back with its position.
 const DEFAULT_STREAM_SECONDS: u64 = 120;
 
-/// Under ten seconds a stream would be mostly its beginning. A function lives 900 seconds at most, and ends its stream five seconds
-/// before its time-out.
+/// Under ten seconds a stream would be mostly its beginning. A function lives 900 seconds at most, and ends its stream five
+/// seconds before its time-out.
 const STREAM_SECONDS: RangeInclusive<u64> = 10..=890;
 
 /// Variables of the command `carillon`. Somebody may have them in the shell that runs a function under `cargo lambda watch`.
@@ -279,7 +279,8 @@ impl StreamConfig {
     /// Reads what `stream` reads.
     ///
     /// # Errors
-    /// As [`StoreConfig::from_environment`], and when the secret or the address of IoT Core is missing, or the length is out of range.
+    /// As [`StoreConfig::from_environment`], and when the secret or the address of IoT Core is missing, or the length is out of
+    /// range.
     ///
     /// # Panics
     /// Outside of a Tokio runtime, in which the connection to IoT Core works from here on.

@@ -12,8 +12,8 @@ pub const EXIT_FAILED: u8 = 70;
 
 /// Reads the process's environment and serves until the process ends. A failure is one line on stderr.
 ///
-/// The runtime has one thread: an environment serves one invocation at a time, and more threads cost each call more than half again
-/// in processor time. Streams that share an environment wait nearly all the time, so one thread serves hundreds of them.
+/// The runtime has one thread: an environment serves one invocation at a time, and more threads cost each call more than half
+/// again in processor time. Streams that share an environment wait nearly all the time, so one thread serves hundreds of them.
 pub fn run<C, F, E>(read: impl FnOnce(&Environment) -> Result<C, Mistakes>, serve: impl FnOnce(C) -> F) -> ExitCode
 where
     F: Future<Output = Result<(), E>>,

@@ -1,15 +1,15 @@
 //! What devices publish over MQTT, as the rule of IoT Core hands it to a function.
 //!
-//! An action of a rule gets exactly what the rule's SQL selects (AWS IoT Core Developer Guide, "AWS IoT SQL reference"), so the envelope
-//! is our own:
+//! An action of a rule gets exactly what the rule's SQL selects (AWS IoT Core Developer Guide, "AWS IoT SQL reference"), so the
+//! envelope is our own:
 //!
 //! ```sql
 //! SELECT encode(*, 'base64') AS payload, topic() AS topic, clientid() AS client, traceid() AS trace FROM '<prefix>/p/#'
 //! ```
 //!
-//! What a device publishes is JSON: an object with `specversion` is a CloudEvent, anything else is the data of one. What it leaves out
-//! comes from the message: the channel is what follows `<prefix>/p/` in its topic, the source is the client, and the id is that of
-//! the message's trace, which repeats when Lambda tries an invocation again.
+//! What a device publishes is JSON: an object with `specversion` is a CloudEvent, anything else is the data of one. What it
+//! leaves out comes from the message: the channel is what follows `<prefix>/p/` in its topic, the source is the client, and the
+//! id is that of the message's trace, which repeats when Lambda tries an invocation again.
 
 use crate::cloudevents::{self, Defaults, Draft};
 use crate::json::{self, Kind, Members};
@@ -48,8 +48,8 @@ const NOT_IN_A_PATH: &AsciiSet = &CONTROLS
     .add(b'|')
     .add(b'}');
 
-/// Reads the envelope. `now` is the event's time where it has none. `invocation` is the id of an event whose message has no trace, as
-/// those have none that came over HTTP; Lambda's tries of one message keep it.
+/// Reads the envelope. `now` is the event's time where it has none. `invocation` is the id of an event whose message has no
+/// trace, as those have none that came over HTTP; Lambda's tries of one message keep it.
 ///
 /// # Errors
 /// When it is no envelope, its topic names no channel, or the payload is no JSON or no event.

@@ -1,8 +1,8 @@
 //! AWS IoT Core, through a rule that takes what devices publish over MQTT and hands it over in an envelope of ours.
 //!
-//! A rule invokes asynchronously, and MQTT has no answer for the device beyond the broker's acknowledgement. So every message that is
-//! not published fails the invocation, as an event of EventBridge does: Lambda tries it twice more and then hands it to the function's
-//! on-failure destination, where somebody can look at it. The log counts it.
+//! A rule invokes asynchronously, and MQTT has no answer for the device beyond the broker's acknowledgement. So every message
+//! that is not published fails the invocation, as an event of EventBridge does: Lambda tries it twice more and then hands it to
+//! the function's on-failure destination, where somebody can look at it. The log counts it.
 
 use crate::{Handler, Invocation};
 use carillon_core::fault::Fault;

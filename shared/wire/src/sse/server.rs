@@ -57,8 +57,9 @@ pub fn subscribed(channels: &[Joined<'_>], id: &PositionVector) -> String {
     event(Some(SUBSCRIBED), Some(id), &object.finish())
 }
 
-/// A message: `json` is the event with its position in it, as [`placed`](crate::cloudevents::placed) writes it. With `named` its type
-/// is the event's name, except where that is a name of the server's own or one of the connection's: no publisher speaks for those.
+/// A message: `json` is the event with its position in it, as [`placed`](crate::cloudevents::placed) writes it. With `named` its
+/// type is the event's name, except where that is a name of the server's own or one of the connection's: no publisher speaks for
+/// those.
 #[must_use]
 pub fn message(json: &str, named: bool, id: &PositionVector) -> String {
     let kind = if named { kind(json) } else { None };
