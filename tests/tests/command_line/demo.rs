@@ -67,6 +67,7 @@ async fn people_see_a_table_with_a_row_for_each_subscriber() {
         assert_eq!((id, epoch), (rows[0][2], rows[0][3]), "one event: {:#?}", ended.lines);
     }
     assert_eq!(ended.lines.last().map(String::as_str), Some("All 6 subscribers received the event, each once."));
+    assert!(!ended.errors.contains("Runtime.ExitError"), "streams are ended on purpose: {}", ended.errors);
     assert_eq!(folder.functions(), Vec::<String>::new());
 }
 

@@ -5,6 +5,7 @@ use crate::demo;
 use crate::endpoints;
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome};
+use crate::logging;
 use crate::output::Output;
 use crate::signals::Signals;
 use carillon_local::dynamodb::DynamoDbError;
@@ -50,6 +51,7 @@ pub(super) async fn run(local: Local, ready_file: &Path, output: Output) -> Outc
         // A signal is the usual end of a stack, but not of a demo that should have come to a verdict.
         exit = signals.next() => Ok(if once { exit } else { Exit::Done }),
     };
+    logging::ending();
     if !once {
         output.notice(|| "ending the stack; Ctrl-C again ends it at once".to_owned(), &json!({"notice": "ending"}));
     }
