@@ -206,7 +206,7 @@ pub(crate) struct Subscribe {
 pub(crate) enum Via {
     /// The WebSocket API: ordered, resumes
     Websocket,
-    /// MQTT 5: in the order that the broker keeps, resumes nothing
+    /// MQTT 5: in the order that the broker keeps, begins at no position
     Mqtt,
     /// Server-sent events: ordered, resumes
     Sse,

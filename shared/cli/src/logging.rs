@@ -41,7 +41,7 @@ pub(crate) fn start(level: LogLevel, verbose: bool) {
         // The local stack's DynamoDB warns of every condition that does not hold, which is how conditions are used.
         .with_target("dynoxide", LevelFilter::ERROR)
         // What becomes of an MQTT client's connection is told by whoever asked for it.
-        .with_target("mqtt5::client", LevelFilter::OFF)
+        .with_target("mqtt5", LevelFilter::OFF)
         .with_target(FUNCTIONS, LevelFilter::OFF);
     let news = dynamic_filter_fn(|metadata, _| metadata.target() != ANSWERS || !ENDING.load(Ordering::Relaxed))
         .with_max_level_hint(LevelFilter::TRACE);
