@@ -1,4 +1,4 @@
-//! Which processes of this machine run an executable of a folder.
+//! Which processes of this machine run an executable of a folder, and how much memory they take.
 
 use std::path::Path;
 use std::process::Command;
@@ -11,6 +11,25 @@ use std::process::Command;
 pub fn of_folder(folder: &Path) -> Vec<String> {
     let folder = folder.to_str().expect("the folder's path is UTF-8");
     command_lines().into_iter().filter(|line| line.starts_with(folder)).collect()
+}
+
+/// The memory that the processes of one executable hold, `VmRSS` of proc(5), in KiB; none where there is no `/proc`.
+///
+/// # Panics
+/// When the path is not UTF-8.
+#[must_use]
+pub fn resident_kib(executable: &Path) -> Option<u64> {
+    let executable = executable.to_str().expect("the executable's path is UTF-8");
+    let paths = std::fs::read_dir("/proc").ok()?.flatten().map(|entry| entry.path());
+    let runs = |path: &std::path::PathBuf| {
+        std::fs::read(path.join("cmdline")).is_ok_and(|line| line.split(|byte| *byte == 0).next() == Some(executable.as_bytes()))
+    };
+    let resident = |path: std::path::PathBuf| {
+        let status = std::fs::read_to_string(path.join("status")).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+        line.trim().strip_suffix(" kB")?.parse::<u64>().ok()
+    };
+    Some(paths.filter(runs).filter_map(resident).sum())
 }
 
 /// The command line of every process; processes that have ended and were not waited for have none.

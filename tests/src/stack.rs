@@ -5,12 +5,15 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use carillon_local::faults::Presence;
 use carillon_local::stack::{Ports, Ready, Stack, StackOptions};
 use http::Method;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::http::{Answer, send};
+use crate::sse::{Refused, SseStream};
+use crate::template::TestTemplate;
 use crate::wait::{eventually_within, patience};
 use crate::websocket::Socket;
 use crate::{binaries, processes, repository};
@@ -51,7 +54,24 @@ impl TestStack {
     /// # Panics
     /// When it does not start.
     pub async fn start_with(change: impl FnOnce(&mut StackOptions)) -> Self {
+        Self::start_in(tempfile::tempdir().expect("a temporary folder"), change).await
+    }
+
+    /// Starts a stack of another template, with other options.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub async fn start_from(template: &TestTemplate, change: impl FnOnce(&mut StackOptions)) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = template.write(folder.path());
+        Self::start_in(folder, |options| {
+            options.template = path;
+            change(options);
+        })
+        .await
+    }
+
+    async fn start_in(folder: TempDir, change: impl FnOnce(&mut StackOptions)) -> Self {
         let mut options = StackOptions {
             ports: Ports::FREE,
             prebuilt: Some(linked(folder.path()).await),
@@ -102,6 +122,37 @@ impl TestStack {
         format!("{}publish", self.ready.publish.as_deref().expect("the template has a publish function with a URL"))
     }
 
+    /// The URL of streams, with its path `/sse`.
+    ///
+    /// # Panics
+    /// When the template has none.
+    #[must_use]
+    pub fn sse_url(&self) -> String {
+        format!("{}sse", self.ready.stream.as_deref().expect("the template has a stream function with a URL"))
+    }
+
+    /// The MQTT topic of a channel, as subscribers name it.
+    ///
+    /// # Panics
+    /// When the template has no prefix for topics.
+    #[must_use]
+    pub fn topic(&self, channel: &str) -> String {
+        format!("{}/c/{channel}", self.mqtt_prefix())
+    }
+
+    /// The MQTT topic on which devices publish to a channel.
+    ///
+    /// # Panics
+    /// When the template has no prefix for topics.
+    #[must_use]
+    pub fn publish_topic(&self, channel: &str) -> String {
+        format!("{}/p/{channel}", self.mqtt_prefix())
+    }
+
+    fn mqtt_prefix(&self) -> &str {
+        self.ready.mqtt_prefix.as_deref().expect("the template has a prefix for MQTT topics")
+    }
+
     /// The secret that opens everything.
     ///
     /// # Panics
@@ -126,6 +177,47 @@ impl TestStack {
     /// When the stack refuses.
     pub async fn connect(&self) -> Socket {
         Socket::connect(self.websocket(), Some(self.token())).await.expect("the stack lets its own token in")
+    }
+
+    /// Opens a stream of channels, from now on.
+    ///
+    /// # Panics
+    /// When the stack refuses.
+    pub async fn stream(&self, channels: &[&str]) -> SseStream {
+        let query: Vec<_> = channels.iter().map(|channel| format!("channel={channel}")).collect();
+        self.stream_with(&query.join("&"), None).await.expect("the stack lets its own token in")
+    }
+
+    /// Opens a stream by a query, and with the last id of an earlier one.
+    ///
+    /// # Errors
+    /// [`Refused`] when the answer is no stream.
+    ///
+    /// # Panics
+    /// When nothing answers.
+    pub async fn stream_with(&self, query: &str, last_event_id: Option<&str>) -> Result<SseStream, Refused> {
+        let authorization = format!("Bearer {}", self.token());
+        let mut headers = vec![("authorization", authorization.as_str())];
+        headers.extend(last_event_id.map(|id| ("last-event-id", id)));
+        SseStream::open(&format!("{}?{query}", self.sse_url()), &headers).await
+    }
+
+    /// Takes IoT Core away, or brings it back.
+    ///
+    /// # Panics
+    /// When the template uses none.
+    pub fn set_iot(&self, presence: Presence) {
+        self.stack().faults().set_iot(presence).expect("the template uses IoT Core");
+    }
+
+    /// What a function logged in JSON so far, oldest first, as far back as the stack keeps it.
+    ///
+    /// # Panics
+    /// When there is no such function.
+    #[must_use]
+    pub fn logged(&self, function: &str) -> Vec<Value> {
+        let lines = self.stack().functions().logs(function).unwrap_or_else(|error| panic!("{function}: {error}"));
+        lines.iter().filter_map(|line| serde_json::from_str(&line.text).ok()).collect()
     }
 
     /// Sends a body to `POST /publish`, whatever it is, with the token.
@@ -176,6 +268,12 @@ impl TestStack {
     #[must_use]
     pub fn processes(&self) -> Vec<String> {
         processes::of_folder(self.folder.path())
+    }
+
+    /// The memory that the processes of a binary hold, in KiB; none where the system does not tell.
+    #[must_use]
+    pub fn resident_kib(&self, binary: &str) -> Option<u64> {
+        processes::resident_kib(&self.folder.path().join("bin").join(binary))
     }
 
     /// Says that this test means to leave something behind: messages in a queue, or a function that reported an error, by its

@@ -1,82 +1,19 @@
 //! What a user lives through: many publishers, cuts, repeats and latecomers, against the real functions. The clients here judge
 //! nothing and hide nothing: a repeat or a hole that the client's rule would mend fails the test all the same.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use carillon_tests::http::send;
 use carillon_tests::stack::TestStack;
+use carillon_tests::story::{assert_dense, publish_numbered, seeded};
 use carillon_tests::websocket::{Event, Socket};
-use futures_util::future::join_all;
 use http::Method;
-use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
+use rand::Rng;
 use serde_json::{Value, json};
 
 const CHANNEL: &str = "orders/42";
-
-/// The seed of a test's chance: `STORY_SEED`, or a new one; printed, so that a failure can be seen again.
-fn seeded() -> StdRng {
-    let seed = std::env::var("STORY_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(|| rand::rng().random());
-    println!("STORY_SEED={seed}");
-    StdRng::seed_from_u64(seed)
-}
-
-/// Publishes `{"by": publisher, "number": n}` for n = 0 .. count, one after the other, under ids.
-async fn publish_numbered(stack: &TestStack, publisher: usize, count: usize) {
-    for number in 0..count {
-        let data = json!({"by": publisher, "number": number});
-        let message = json!({"channel": CHANNEL, "id": format!("{publisher}-{number}"), "data": data});
-        loop {
-            let answer = stack.post("application/json", message.to_string()).await;
-            match answer.status.as_u16() {
-                200 => break,
-                // Too many at once on one channel: the same request may be sent again, which is what publishers do.
-                503 => assert_eq!(answer.json()["results"][0]["error"]["code"], "busy", "{answer:?}"),
-                _ => panic!("{answer:?}"),
-            }
-        }
-    }
-}
-
-/// The offsets follow each other without hole or repeat, from `after` on.
-#[track_caller]
-fn assert_dense(events: &[Event], after: u64) {
-    let offsets: Vec<u64> = events.iter().map(|event| event.offset).collect();
-    let expected: Vec<u64> = (after + 1..).take(events.len()).collect();
-    assert_eq!(offsets, expected);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_thousand_events_by_eight_publishers_arrive_complete_and_in_order_on_every_subscriber() {
-    const PUBLISHERS: usize = 8;
-    const EACH: usize = 125;
-    let stack = TestStack::start().await;
-    let mut subscribers = Vec::new();
-    for _ in 0..3 {
-        let mut subscriber = stack.connect().await;
-        subscriber.subscribe(CHANNEL).await;
-        subscribers.push(subscriber);
-    }
-    let publishing = join_all((0..PUBLISHERS).map(|publisher| publish_numbered(&stack, publisher, EACH)));
-    let receiving = join_all(subscribers.iter_mut().map(|subscriber| subscriber.events(PUBLISHERS * EACH)));
-    let (_, received) = tokio::join!(publishing, receiving);
-    for events in &received {
-        assert_dense(events, 0);
-        let mut next: BTreeMap<u64, u64> = BTreeMap::new();
-        for event in events {
-            let data = &event.event["data"];
-            let (by, number) = (data["by"].as_u64().expect("a publisher"), data["number"].as_u64().expect("a number"));
-            let expected = next.entry(by).or_default();
-            assert_eq!(number, *expected, "publisher {by}'s events are out of order");
-            *expected += 1;
-        }
-        assert_eq!(next, (0..PUBLISHERS as u64).map(|publisher| (publisher, EACH as u64)).collect());
-        assert_eq!(events, &received[0], "all subscribers see the same");
-    }
-    stack.shutdown().await;
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_is_cut_at_random_and_comes_back_misses_and_repeats_none() {
@@ -102,7 +39,7 @@ async fn a_client_that_is_cut_at_random_and_comes_back_misses_and_repeats_none()
         }
         cuts
     };
-    let (cuts, ()) = tokio::join!(receiving, publish_numbered(&stack, 0, EVENTS));
+    let (cuts, ()) = tokio::join!(receiving, publish_numbered(&stack, CHANNEL, 0, EVENTS));
     assert!(cuts >= EVENTS / 15, "{cuts}");
     assert_dense(&received, 0);
     let numbers: Vec<_> = received.iter().map(|event| event.event["data"]["number"].as_u64()).collect();
@@ -116,7 +53,7 @@ async fn subscribers_that_join_while_publishing_runs_get_everything_after_their_
     let stack = TestStack::start().await;
     let done = Arc::new(AtomicBool::new(false));
     let publishing = async {
-        publish_numbered(&stack, 0, EVENTS).await;
+        publish_numbered(&stack, CHANNEL, 0, EVENTS).await;
         done.store(true, Ordering::SeqCst);
     };
     let joining = async {
