@@ -40,6 +40,8 @@ use response::Parts;
 
 mod cors;
 mod event;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod prelude;
 mod response;
 

@@ -37,6 +37,8 @@ mod authorizer;
 mod broker;
 mod codec;
 mod connection;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub(crate) mod data_plane;
 mod lifecycle;
 pub mod limits;

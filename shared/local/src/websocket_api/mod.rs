@@ -24,6 +24,8 @@ mod clock;
 mod connection_api;
 mod event;
 mod frame;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod handshake;
 mod id;
 mod integration;
