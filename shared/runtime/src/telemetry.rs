@@ -32,7 +32,12 @@ where
     W: for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
 {
     let own = LevelFilter::from(level);
-    let filter = Targets::new().with_default(own.min(LevelFilter::WARN)).with_target("carillon", own).with_target(function, own);
+    let filter = Targets::new()
+        .with_default(own.min(LevelFilter::WARN))
+        // Every lost connection is an error to it; what becomes of those is for our own lines to say.
+        .with_target("mqtt5", LevelFilter::OFF)
+        .with_target("carillon", own)
+        .with_target(function, own);
     let lines = tracing_subscriber::fmt::layer()
         .json()
         .flatten_event(true)
@@ -95,6 +100,7 @@ mod tests {
             tracing::debug!(target: "aws_smithy_runtime::client", "somebody else's");
             tracing::info!(target: "hyper::proto", "somebody else's");
             tracing::warn!(target: "rustls", "a warning of somebody else's");
+            tracing::error!(target: "mqtt5::transport", "a lost connection");
         };
         let messages = |level| {
             let lines = lines_of(level, log);
