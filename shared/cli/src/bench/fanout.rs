@@ -215,7 +215,7 @@ fn report(figures: &[Figures], options: &Options, with_node: bool) -> Report {
         notes.push("The SDK for JavaScript was not measured: there is no Node.js.".to_owned());
     }
     let columns = vec!["program", "connections", "CPU µs/post", "first round", "posts/s", "peak MB"];
-    Report { subject: Subject::Fanout, columns, rows: rows.collect(), notes, values: json!(figures) }
+    Report { subject: Subject::Fanout, columns, rows: rows.collect(), notes, values: json!(figures), chart: None }
 }
 
 /// Where `deliver` finds DynamoDB and the API; of everything else it needs nothing here, and a call would be seen.

@@ -4,11 +4,14 @@
 //! the queue) has no figures and fails.
 
 mod append;
+mod calls;
+mod chart;
 mod circumstances;
 mod document;
 mod event;
 mod fanout;
 mod function;
+mod latency;
 mod options;
 mod posting;
 mod process;
@@ -17,6 +20,7 @@ mod project;
 mod report;
 mod runtime_api;
 mod sink;
+mod stack;
 mod start;
 mod tables;
 mod worker;
@@ -34,6 +38,9 @@ use std::error::Error;
 use std::path::Path;
 
 const DOCUMENT: &str = "docs/performance.md";
+
+/// The picture in it.
+const CHART: &str = "docs/latency.svg";
 
 /// Runs `carillon bench`.
 ///
@@ -82,9 +89,14 @@ async fn measure(options: &Options, output: Output) -> Outcome {
     for subject in options.subject.parts() {
         let report = match subject {
             Subject::Fanout => fanout::measure(&project, options).await?,
+            Subject::Latency => {
+                let chart = options.write.then(|| project.folder.join(CHART));
+                latency::measure(&project, chart.as_deref()).await?
+            }
             Subject::Append => append::measure(&project).await?,
             Subject::Start => start::measure(&project, options).await?,
-            _ => continue,
+            Subject::Calls => calls::measure(&project).await?,
+            Subject::All => continue,
         };
         tell(&project.folder, &report, options, output)?;
     }

@@ -64,6 +64,11 @@ impl Project {
         Ok(Self { folder, functions, tables: template.tables, resources: template.resources })
     }
 
+    /// Its template.
+    pub(super) fn template(&self) -> PathBuf {
+        self.folder.join(TEMPLATE)
+    }
+
     /// The function whose binary has this name.
     ///
     /// # Errors

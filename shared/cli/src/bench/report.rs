@@ -20,6 +20,8 @@ pub(super) struct Report {
     pub(super) notes: Vec<String>,
     /// The same figures as values.
     pub(super) values: Value,
+    /// A picture of them for a terminal.
+    pub(super) chart: Option<String>,
 }
 
 /// What a person reads a report with.
@@ -57,7 +59,8 @@ impl Report {
         }
         let notes: String = self.notes.iter().map(|note| format!("\n- {note}")).collect();
         let warning = circumstances.warning.map(|warning| format!("\n{warning}")).unwrap_or_default();
-        format!("{}: {}{warning}\n{table}{notes}\n", self.subject.name(), circumstances.machine)
+        let chart = self.chart.as_ref().map(|chart| format!("\n{chart}")).unwrap_or_default();
+        format!("{}: {}{warning}\n{table}{chart}{notes}\n", self.subject.name(), circumstances.machine)
     }
 
     /// For docs/performance.md.
@@ -119,6 +122,7 @@ mod tests {
             rows: vec![vec!["deliver".to_owned(), "2.10".to_owned()]],
             notes: vec!["A note.".to_owned()],
             values: json!([{"function": "deliver", "ms": 2.1}]),
+            chart: None,
         };
         let circumstances = Circumstances {
             command: "carillon bench start".to_owned(),

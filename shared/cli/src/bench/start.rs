@@ -83,5 +83,6 @@ fn report(figures: &[Figures]) -> Report {
         rows: rows.collect(),
         notes: vec![format!("{STARTS} starts of each, one after the other, with the files in the page cache.")],
         values: json!(figures),
+        chart: None,
     }
 }
