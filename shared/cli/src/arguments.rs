@@ -1,5 +1,6 @@
 //! The command line, as clap reads it.
 
+use crate::bench;
 use crate::endpoints::{DEFAULT_READY_FILE, variables};
 use crate::exit;
 use carillon_core::channel::{Channel, Namespace};
@@ -40,6 +41,11 @@ pub(crate) enum Command {
     /// Read and set the options of namespaces
     #[command(subcommand)]
     Namespace(NamespaceCommand),
+    /// Measure what Carillon costs on this machine, beside what others cost
+    Bench(bench::Options),
+    /// A part of a benchmark that has a process of its own
+    #[command(subcommand, hide = true)]
+    BenchWorker(bench::Worker),
 }
 
 impl Command {

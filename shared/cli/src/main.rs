@@ -1,6 +1,7 @@
 //! The command line of Carillon. See `carillon --help`.
 
 mod arguments;
+mod bench;
 mod commands;
 mod demo;
 mod endpoints;

@@ -7,6 +7,7 @@ mod publish;
 mod subscribe;
 
 use crate::arguments::{Arguments, Command, Local, LocalCommand};
+use crate::bench;
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome};
 use crate::output::Output;
@@ -28,6 +29,8 @@ pub(crate) async fn run(arguments: Arguments) -> Outcome<Exit> {
         Command::Publish(publish) => publish::run(publish, &ready_file, output).await,
         Command::Subscribe(subscribe) => subscribe::run(subscribe, &ready_file, output).await,
         Command::Namespace(namespace) => namespace::run(namespace, &ready_file, output).await,
+        Command::Bench(options) => bench::run(options, output).await,
+        Command::BenchWorker(worker) => bench::work(worker).await,
     }
 }
 
