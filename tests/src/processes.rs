@@ -53,18 +53,25 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
+    use crate::wait::eventually;
 
-    #[test]
-    fn a_process_is_found_until_it_is_gone() {
+    #[tokio::test]
+    async fn a_process_is_found_with_its_memory_until_it_is_gone() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         assert_eq!(of_folder(folder.path()), Vec::<String>::new());
         let program = folder.path().join("sleep");
         symlink("/bin/sleep", &program).expect("linked");
         let mut child = Command::new(&program).arg("60").spawn().expect("started");
-        let found = of_folder(folder.path());
+        // Its command line can be read a moment after it was started.
+        eventually("the process", || {
+            let found = of_folder(folder.path());
+            std::future::ready(if found.len() == 1 { Ok(()) } else { Err(format!("{found:?}")) })
+        })
+        .await;
+        assert!(resident_kib(&program).is_none_or(|kib| kib > 0));
         child.kill().expect("killed");
         child.wait().expect("it ended");
-        assert_eq!(found.len(), 1, "{found:?}");
         assert_eq!(of_folder(folder.path()), Vec::<String>::new());
+        assert!(resident_kib(&program).is_none_or(|kib| kib == 0));
     }
 }
