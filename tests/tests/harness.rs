@@ -30,8 +30,9 @@ async fn the_processes_of_a_stack_are_told_from_those_of_another() {
     let (one, other) = (TestStack::start().await, TestStack::start().await);
     assert!(one.processes().is_empty(), "functions start with their first invocation");
     one.publish("orders/42", &json!(1)).await;
-    let [publish] = <[String; 1]>::try_from(one.processes()).expect("one function ran, once");
-    assert!(publish.contains("/publish"), "{publish}");
+    // And deliver's, which the publish has woken.
+    let processes = one.processes();
+    assert!(processes.iter().any(|process| process.contains("/publish")), "{processes:?}");
     assert!(other.processes().is_empty());
     one.shutdown().await;
     other.shutdown().await;
