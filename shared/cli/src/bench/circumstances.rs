@@ -32,6 +32,9 @@ fn command(options: &Options, subject: Subject) -> String {
     if subject == Subject::Fanout {
         let connections = options.connections.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
         command += &format!(" --connections {connections} --rounds {}", options.rounds);
+        if options.no_node {
+            command += " --no-node";
+        }
     }
     command
 }
@@ -81,8 +84,14 @@ mod tests {
 
     #[test]
     fn the_command_measures_the_same_again() {
-        let options =
-            Options { subject: Subject::All, connections: vec![1_000, 10_000], rounds: 5, write: true, development: false };
+        let options = Options {
+            subject: Subject::All,
+            connections: vec![1_000, 10_000],
+            rounds: 5,
+            no_node: false,
+            write: true,
+            development: false,
+        };
         let fanout = command(&options, Subject::Fanout);
         assert!(fanout.ends_with("bench fanout --connections 1000,10000 --rounds 5"), "{fanout}");
         assert!(command(&options, Subject::Start).ends_with("bench start"));

@@ -65,7 +65,7 @@ struct Figures {
 /// Measures every number of connections.
 pub(super) async fn measure(project: &Project, options: &Options) -> Outcome<Report> {
     let mut figures = Vec::new();
-    let node = node(project).await?;
+    let node = if options.no_node { None } else { node(project).await? };
     for &connections in &options.connections {
         let mut sink = Sink::start().await?;
         let (ours, sample) = deliver(project, &mut sink, connections, options.rounds).await?;
@@ -212,7 +212,7 @@ fn report(figures: &[Figures], options: &Options, with_node: bool) -> Report {
         "Plain HTTP on one machine: TLS costs all of them the same on top. Peak memory is that of the process.".to_owned(),
     ];
     if !with_node {
-        notes.push("The SDK for JavaScript was not measured: there is no Node.js.".to_owned());
+        notes.push("The SDK for JavaScript was left out.".to_owned());
     }
     let columns = vec!["program", "connections", "CPU µs/post", "first round", "posts/s", "peak MB"];
     Report { subject: Subject::Fanout, columns, rows: rows.collect(), notes, values: json!(figures), chart: None }

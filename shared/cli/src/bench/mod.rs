@@ -22,6 +22,7 @@ mod runtime_api;
 mod sink;
 mod stack;
 mod start;
+mod streams;
 mod tables;
 mod worker;
 
@@ -94,6 +95,7 @@ async fn measure(options: &Options, output: Output) -> Outcome {
                 latency::measure(&project, chart.as_deref()).await?
             }
             Subject::Append => append::measure(&project).await?,
+            Subject::Streams => streams::measure(&project).await?,
             Subject::Start => start::measure(&project, options).await?,
             Subject::Calls => calls::measure(&project).await?,
             Subject::All => continue,

@@ -24,6 +24,9 @@ pub(crate) struct Options {
     /// fanout: how many publishes; the first makes the HTTP connections and is told apart
     #[arg(long, value_name = "NUMBER", default_value_t = 5, value_parser = clap::value_parser!(u32).range(2..=MAX_ROUNDS))]
     pub(crate) rounds: u32,
+    /// fanout: leave the SDK for JavaScript out, which npm installs below target/bench
+    #[arg(long)]
+    pub(crate) no_node: bool,
     /// Write the figures into docs/performance.md, with the command, the machine and the commit
     #[arg(long)]
     pub(crate) write: bool,
@@ -41,6 +44,8 @@ pub(crate) enum Subject {
     Latency,
     /// 1, 4, 16 and 64 publishers on one channel
     Append,
+    /// 1, 50 and 200 streams in one environment: memory, CPU time
+    Streams,
     /// From the start of a function's process to its first request for work
     Start,
     /// Calls to AWS and capacity units of each operation
@@ -56,9 +61,10 @@ impl Subject {
             Self::Fanout => &[Self::Fanout],
             Self::Latency => &[Self::Latency],
             Self::Append => &[Self::Append],
+            Self::Streams => &[Self::Streams],
             Self::Start => &[Self::Start],
             Self::Calls => &[Self::Calls],
-            Self::All => &[Self::Fanout, Self::Latency, Self::Append, Self::Start, Self::Calls],
+            Self::All => &[Self::Fanout, Self::Latency, Self::Append, Self::Streams, Self::Start, Self::Calls],
         }
     }
 
@@ -68,6 +74,7 @@ impl Subject {
             Self::Fanout => "fanout",
             Self::Latency => "latency",
             Self::Append => "append",
+            Self::Streams => "streams",
             Self::Start => "start",
             Self::Calls => "calls",
             Self::All => "all",

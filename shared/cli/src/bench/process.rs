@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 /// Whether this system tells what a process has used.
@@ -29,7 +30,34 @@ pub(super) fn cpu_time(process: u32) -> io::Result<Duration> {
 /// When there is no such process, or this is not Linux.
 pub(super) fn peak_memory(process: u32) -> io::Result<u64> {
     let text = fs::read_to_string(format!("/proc/{process}/status"))?;
-    resident_peak(&text).ok_or_else(|| unreadable("status"))
+    bytes_of("VmHWM:", &text).ok_or_else(|| unreadable("status"))
+}
+
+/// The memory that a process has in use now, in bytes: `VmRSS`.
+///
+/// # Errors
+/// When there is no such process, or this is not Linux.
+pub(super) fn memory(process: u32) -> io::Result<u64> {
+    let text = fs::read_to_string(format!("/proc/{process}/status"))?;
+    bytes_of("VmRSS:", &text).ok_or_else(|| unreadable("status"))
+}
+
+/// The processes that run this executable.
+///
+/// # Errors
+/// When this is not Linux.
+pub(super) fn running(executable: &Path) -> io::Result<Vec<u32>> {
+    let executable = fs::canonicalize(executable)?;
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let entry = entry?;
+        let Some(process) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        // One that ends meanwhile, or is another user's, is none of ours.
+        if fs::read_link(entry.path().join("exe")).is_ok_and(|exe| exe == executable) {
+            found.push(process);
+        }
+    }
+    Ok(found)
 }
 
 fn unreadable(file: &str) -> io::Error {
@@ -40,8 +68,8 @@ fn time_on_cpu(schedstat: &str) -> Option<u64> {
     schedstat.split_ascii_whitespace().next()?.parse().ok()
 }
 
-fn resident_peak(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+fn bytes_of(field: &str, status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(field))?;
     let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim_end().parse().ok()?;
     Some(kibibytes * 1024)
 }
@@ -54,8 +82,16 @@ mod tests {
     fn what_linux_writes_is_read() {
         assert_eq!(time_on_cpu("1234567 90619 1\n"), Some(1_234_567));
         assert_eq!(time_on_cpu(""), None);
-        assert_eq!(resident_peak("VmPeak:\t    3060 kB\nVmHWM:\t    1600 kB\n"), Some(1_638_400));
-        assert_eq!(resident_peak("VmPeak:\t    3060 kB\n"), None);
+        assert_eq!(bytes_of("VmHWM:", "VmPeak:\t    3060 kB\nVmHWM:\t    1600 kB\n"), Some(1_638_400));
+        assert_eq!(bytes_of("VmHWM:", "VmPeak:\t    3060 kB\n"), None);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_process_is_found_by_its_executable() {
+        let own = std::env::current_exe().expect("this process has one");
+        assert!(running(&own).expect("this is Linux").contains(&std::process::id()));
+        assert!(memory(std::process::id()).expect("this process lives") > 0);
     }
 
     #[cfg(target_os = "linux")]

@@ -4,7 +4,7 @@ use super::worker::Worker;
 use crate::failure::Outcome;
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Collected, Empty};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -109,7 +109,7 @@ async fn serve(listener: TcpListener, came: Arc<Mutex<Came>>) {
 
 async fn take(request: Request<Incoming>, came: Arc<Mutex<Came>>) -> Result<Response<Empty<Bytes>>, Infallible> {
     let (head, body) = request.into_parts();
-    let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    let body = body.collect().await.map(Collected::to_bytes).unwrap_or_default();
     let is_post = head.method == Method::POST && head.uri.path().contains("/@connections/");
     let mut came = came.lock().unwrap_or_else(PoisonError::into_inner);
     let mut response = Response::new(Empty::new());

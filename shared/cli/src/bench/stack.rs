@@ -15,6 +15,7 @@ use carillon_core::position::Position;
 use carillon_local::calls::CallCount;
 use carillon_local::stack::{Ports, Ready, Stack, StackOptions};
 use std::error::Error;
+use std::path::Path;
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -33,10 +34,17 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// # Errors
 /// When it does not start.
 pub(super) async fn start(project: &Project, parameters: &[(&str, &str)]) -> Outcome<Stack> {
+    start_from(&project.template(), project, parameters).await
+}
+
+/// The same of another template with the same functions.
+///
+/// # Errors
+/// When it does not start.
+pub(super) async fn start_from(template: &Path, project: &Project, parameters: &[(&str, &str)]) -> Outcome<Stack> {
     let parameters = parameters.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     let prebuilt = project.functions.iter().map(|function| (binary(function).to_owned(), function.executable.clone())).collect();
-    let options =
-        StackOptions { parameters, prebuilt: Some(prebuilt), ports: Ports::FREE, ..StackOptions::new(project.template()) };
+    let options = StackOptions { parameters, prebuilt: Some(prebuilt), ports: Ports::FREE, ..StackOptions::new(template) };
     Stack::start(options).await.map_err(|error| Failure::new(Exit::Failed, Context::new("the local stack does not start", error)))
 }
 

@@ -37,9 +37,9 @@ mod authorizer;
 mod broker;
 mod codec;
 mod connection;
+pub(crate) mod data_plane;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
-pub(crate) mod data_plane;
 mod lifecycle;
 pub mod limits;
 mod message;
