@@ -129,12 +129,12 @@ async fn a_namespace_s_other_attributes_stay_and_what_is_out_of_range_is_the_def
     let name = Namespace::parse("attributes").expect("a namespace");
     let store = store();
     for (pk, sk) in [("N#attributes", "N"), ("N#", "attributes")] {
-        set(REGISTRY, pk, sk, "mqtt", AttributeValue::N("5".to_owned())).await;
+        set(REGISTRY, pk, sk, "presence", AttributeValue::N("5".to_owned())).await;
     }
     let options = NamespaceOptions { history_size: 3, ..NamespaceOptions::default() };
     store.set_namespace(&name, &options).await.expect("an answer");
-    assert_eq!(get(REGISTRY, "N#attributes", "N").await["mqtt"], AttributeValue::N("5".to_owned()));
-    assert_eq!(get(REGISTRY, "N#", "attributes").await["mqtt"], AttributeValue::N("5".to_owned()));
+    assert_eq!(get(REGISTRY, "N#attributes", "N").await["presence"], AttributeValue::N("5".to_owned()));
+    assert_eq!(get(REGISTRY, "N#", "attributes").await["presence"], AttributeValue::N("5".to_owned()));
 
     set(REGISTRY, "N#attributes", "N", "history_age_s", AttributeValue::N("99999999999".to_owned())).await;
     assert_eq!(store.namespace(&name).await.expect("an answer"), Some(options));
