@@ -399,19 +399,19 @@ impl<S: Store, Q: Queue, P: Posts, M: Mqtt, C: Clock> Drain<S, Q, P, M, C> {
             let base = round.start.max(row.from);
             return match self.post_all(hold, row, base, frames).await? {
                 Posted::All | Posted::Removed => Ok(Served::Done),
-                held_up => self.keep(row, held_up).await,
+                held_up => Box::pin(self.keep(row, held_up)).await,
             };
         }
         let mut from = row.from;
         while from < round.start {
             if self.clock.now() >= hold.stop_at {
-                return self.keep(row, Posted::Unfinished(from)).await;
+                return Box::pin(self.keep(row, Posted::Unfinished(from))).await;
             }
-            let Some((reached, frames)) = self.missed(round, row, from).await? else { break };
+            let Some((reached, frames)) = Box::pin(self.missed(round, row, from)).await? else { break };
             match self.post_all(hold, row, from, &frames).await? {
                 Posted::All => from = reached,
                 Posted::Removed => return Ok(Served::Done),
-                held_up => return self.keep(row, held_up).await,
+                held_up => return Box::pin(self.keep(row, held_up)).await,
             }
         }
         // Where it comes from decides whether the window's first message carries `prev`, or a gap goes before it.
@@ -422,7 +422,7 @@ impl<S: Store, Q: Queue, P: Posts, M: Mqtt, C: Clock> Drain<S, Q, P, M, C> {
                 Ok(Served::Done)
             }
             Posted::Removed => Ok(Served::Done),
-            held_up => self.keep(row, held_up).await,
+            held_up => Box::pin(self.keep(row, held_up)).await,
         }
     }
 
@@ -456,6 +456,8 @@ impl<S: Store, Q: Queue, P: Posts, M: Mqtt, C: Clock> Drain<S, Q, P, M, C> {
 
     /// Posts frames in order to a connection that has everything up to `from`. A row whose connection is gone goes; a connection
     /// that does not take its frames is told `bye` and closed, so that it comes back and resumes.
+    ///
+    /// Futures of what happens seldom are boxed, here and where it is called: 64 of this are there at once, each as large as its largest.
     async fn post_all(&self, hold: &Hold<'_>, row: &Subscription, from: Position, frames: &[Frame]) -> Answer<Posted> {
         let mut at = from;
         for frame in frames {
@@ -467,7 +469,7 @@ impl<S: Store, Q: Queue, P: Posts, M: Mqtt, C: Clock> Drain<S, Q, P, M, C> {
                 Tried::Young => return Ok(Posted::Later(at)),
                 Tried::Gone => {
                     tracing::debug!(shard.key = %row.key, "a connection is gone, and so is its subscription");
-                    return self.remove(row).await;
+                    return Box::pin(self.remove(row)).await;
                 }
                 Tried::Stuck if self.clock.now() >= hold.stop_at => return Ok(Posted::Unfinished(at)),
                 Tried::Stuck => {
@@ -475,11 +477,11 @@ impl<S: Store, Q: Queue, P: Posts, M: Mqtt, C: Clock> Drain<S, Q, P, M, C> {
                     let bye = server::bye(ErrorCode::RateLimited, true);
                     // Told or not, it is closed; and only one that is closed is forgotten, or it would wait for ever.
                     let _ = self.posts.post(&row.connection, &bye).await;
-                    if let Err(error) = self.posts.close(&row.connection).await {
+                    if let Err(error) = Box::pin(self.posts.close(&row.connection)).await {
                         tracing::warn!(shard.key = %row.key, error.chain = chain(&error), "the connection could not be closed");
                         return Ok(Posted::Later(at));
                     }
-                    return self.remove(row).await;
+                    return Box::pin(self.remove(row)).await;
                 }
             }
         }
