@@ -39,13 +39,14 @@ const POST_AGAIN_AFTER: [Duration; 2] = [Duration::from_millis(120), Duration::f
 /// How a drain works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DrainOptions {
-    /// Connections that are posted to at the same time. 64 keep one small function's CPU busy while posts take 5 to 10 ms.
+    /// Connections that are posted to at the same time, shared among the shards of a batch: a slow client holds up its own shard
+    /// alone. 128 keep one small function's CPU busy while posts take 5 to 10 ms, and each costs an HTTP connection.
     pub parallel_posts: usize,
 }
 
 impl Default for DrainOptions {
     fn default() -> Self {
-        Self { parallel_posts: 64 }
+        Self { parallel_posts: 128 }
     }
 }
 
@@ -89,6 +90,8 @@ struct Hold<'a> {
     key: &'a ShardKey,
     owner: &'a str,
     stop_at: Millis,
+    /// Its share of the posts at the same time.
+    parallel_posts: usize,
 }
 
 /// What one round has to send.
@@ -157,8 +160,10 @@ impl<S: Store, Q: Queue, P: Posts, M: Mqtt, C: Clock> Drain<S, Q, P, M, C> {
     /// Works off a batch of wake-ups, its shards in parallel, and answers with the ids of those messages that failed and must
     /// stay in the queue. `deadline` is when the invocation ends.
     pub async fn drain(&self, batch: Vec<Received>, deadline: Millis) -> Vec<String> {
-        let ended = join_all(jobs(batch).into_iter().map(|job| async move {
-            let ended = self.drain_shard(&job, deadline).await;
+        let jobs = jobs(batch);
+        let share = (self.options.parallel_posts / jobs.len().max(1)).max(1);
+        let ended = join_all(jobs.into_iter().map(|job| async move {
+            let ended = self.drain_shard(&job, deadline, share).await;
             let ended = ended.unwrap_or_else(|error| {
                 tracing::error!(shard.key = %job.wakeup.key, error.chain = chain(&error), "a drain failed and is tried again");
                 Ended::Failed
@@ -168,7 +173,7 @@ impl<S: Store, Q: Queue, P: Posts, M: Mqtt, C: Clock> Drain<S, Q, P, M, C> {
         ended.await.into_iter().filter(|(_, ended)| *ended == Ended::Failed).flat_map(|(job, _)| job.message_ids).collect()
     }
 
-    async fn drain_shard(&self, job: &Job, deadline: Millis) -> Answer<Ended> {
+    async fn drain_shard(&self, job: &Job, deadline: Millis, parallel_posts: usize) -> Answer<Ended> {
         let Job { wakeup, message_ids } = job;
         let owner = &message_ids[0];
         let until = deadline.plus(LEASE_AFTER_DEADLINE_MS);
@@ -177,7 +182,7 @@ impl<S: Store, Q: Queue, P: Posts, M: Mqtt, C: Clock> Drain<S, Q, P, M, C> {
             Err(ended) => return Ok(ended),
         };
         let stop_at = Millis(deadline.0.saturating_sub(STOP_BEFORE_DEADLINE_MS));
-        let hold = Hold { key: &wakeup.key, owner, stop_at };
+        let hold = Hold { key: &wakeup.key, owner, stop_at, parallel_posts };
         let worked = if wakeup.key.is_mqtt() {
             self.publish_rounds(&hold, wakeup, shard).await
         } else {
@@ -345,7 +350,7 @@ impl<S: Store, Q: Queue, P: Posts, M: Mqtt, C: Clock> Drain<S, Q, P, M, C> {
         let mut ended = RoundEnd::default();
         loop {
             let stopping = self.clock.now() >= hold.stop_at;
-            while !stopping && running.len() < self.options.parallel_posts {
+            while !stopping && running.len() < hold.parallel_posts {
                 let Some((index, row)) = waiting.next() else { break };
                 let live = row.state == SubscriptionState::Live;
                 if live && round.served.as_ref().is_some_and(|served| row.connection <= *served) {
@@ -457,7 +462,7 @@ impl<S: Store, Q: Queue, P: Posts, M: Mqtt, C: Clock> Drain<S, Q, P, M, C> {
     /// Posts frames in order to a connection that has everything up to `from`. A row whose connection is gone goes; a connection
     /// that does not take its frames is told `bye` and closed, so that it comes back and resumes.
     ///
-    /// Futures of what happens seldom are boxed, here and where it is called: 64 of this are there at once, each as large as its largest.
+    /// Futures of what happens seldom are boxed, here and where it is called: 128 of this are there at once, each as large as its largest.
     async fn post_all(&self, hold: &Hold<'_>, row: &Subscription, from: Position, frames: &[Frame]) -> Answer<Posted> {
         let mut at = from;
         for frame in frames {

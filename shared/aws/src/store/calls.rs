@@ -1,4 +1,7 @@
 //! The calls, with what became of their conditions.
+//!
+//! The SDK's futures have 5 to 8 KB each, and whoever awaits one is as large. So they are boxed: a drain holds hundreds of futures at
+//! once that post to a connection, and every one of them has room for the call that it makes when the connection is gone.
 
 use super::rows::{Item, number, text};
 use super::{DynamoStore, keys};
@@ -74,7 +77,7 @@ impl DynamoStore {
     /// Reads one row of the registry.
     pub(crate) async fn get(&self, operation: &'static str, key: &keys::Key) -> Answer<Option<Item>> {
         let request = self.client.get_item().table_name(&self.registry_table).set_key(Some(key.item())).consistent_read(true);
-        let output = request.send().await.map_err(|error| failed(operation, error))?;
+        let output = Box::pin(request.send()).await.map_err(|error| failed(operation, error))?;
         Ok(output.item)
     }
 
@@ -96,8 +99,8 @@ impl DynamoStore {
 
 /// Writes one row, one try.
 pub(crate) async fn put_once(operation: &'static str, request: PutItemFluentBuilder) -> Answer<Write> {
-    let sent = request.return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld).send().await;
-    match sent {
+    let request = request.return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
+    match Box::pin(request.send()).await {
         Ok(_) => Ok(Write::Done(Item::new())),
         Err(error) => refusal(operation, error, |error| match error {
             PutItemError::ConditionalCheckFailedException(refused) => Some(refused.item.clone().unwrap_or_default()),
@@ -117,7 +120,7 @@ pub(crate) async fn update(operation: &'static str, request: UpdateItemFluentBui
         .return_values(ReturnValue::AllNew)
         .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
     past_conflicts(|| async {
-        match request.clone().send().await {
+        match Box::pin(request.clone().send()).await {
             Ok(output) => Ok(Write::Done(output.attributes.unwrap_or_default())),
             Err(error) => refusal(operation, error, |error| match error {
                 UpdateItemError::ConditionalCheckFailedException(refused) => Some(refused.item.clone().unwrap_or_default()),
@@ -131,7 +134,7 @@ pub(crate) async fn update(operation: &'static str, request: UpdateItemFluentBui
 /// Deletes one row.
 pub(crate) async fn delete(operation: &'static str, request: DeleteItemFluentBuilder) -> Answer<Written> {
     past_conflicts(|| async {
-        match request.clone().send().await {
+        match Box::pin(request.clone().send()).await {
             Ok(_) => Ok(Write::Done(Item::new())),
             Err(error) => refusal(operation, error, |error| match error {
                 DeleteItemError::ConditionalCheckFailedException(refused) => Some(refused.item.clone().unwrap_or_default()),
@@ -153,8 +156,8 @@ pub(crate) async fn transact(
     actions: Vec<TransactWriteItem>,
 ) -> Answer<Transaction> {
     let count = actions.len();
-    let sent = store.client.transact_write_items().set_transact_items(Some(actions)).send().await;
-    let Err(error) = sent else { return Ok(Transaction::Done) };
+    let request = store.client.transact_write_items().set_transact_items(Some(actions));
+    let Err(error) = Box::pin(request.send()).await else { return Ok(Transaction::Done) };
     let reasons = match error.as_service_error() {
         Some(TransactWriteItemsError::TransactionCanceledException(cancelled)) => cancelled.cancellation_reasons().to_vec(),
         // The SDK's own earlier try is still at work under the same token.
@@ -174,7 +177,8 @@ pub(crate) async fn query_all(operation: &'static str, request: QueryFluentBuild
     let mut items = Vec::new();
     let mut from = None;
     loop {
-        let page = request.clone().set_exclusive_start_key(from).send().await.map_err(|error| failed(operation, error))?;
+        let page = Box::pin(request.clone().set_exclusive_start_key(from).send()).await;
+        let page = page.map_err(|error| failed(operation, error))?;
         items.extend(page.items.unwrap_or_default());
         from = page.last_evaluated_key;
         if from.is_none() {

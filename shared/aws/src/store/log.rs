@@ -32,7 +32,7 @@ impl Log for DynamoStore {
             .limit(1)
             .projection_expression("#sk, #n, #exp")
             .set_expression_attribute_names(names([keys::PK, keys::SK, attribute::N, attribute::EXP]));
-        let output = request.send().await.map_err(|error| failed(READ, error))?;
+        let output = Box::pin(request.send()).await.map_err(|error| failed(READ, error))?;
         let newest = output.items.unwrap_or_default().into_iter().find(|entry| !rows::is_expired(entry, now));
         newest.map(|entry| rows::tail(&entry)).transpose().map_err(|error| PortError::new(READ, error))
     }
@@ -61,7 +61,7 @@ impl Log for DynamoStore {
         let mut looked_back = false;
         loop {
             let request = forwards.clone().set_exclusive_start_key(from);
-            let page = request.send().await.map_err(|error| failed(READ, error))?;
+            let page = Box::pin(request.send()).await.map_err(|error| failed(READ, error))?;
             let entries = page.items.unwrap_or_default();
             if !looked_back {
                 looked_back = true;
@@ -168,7 +168,7 @@ impl DynamoStore {
             .expression_attribute_values(":last", text(keys::offset(offset)))
             .scan_index_forward(false)
             .limit(1);
-        let output = request.send().await.map_err(|error| failed(READ, error))?;
+        let output = Box::pin(request.send()).await.map_err(|error| failed(READ, error))?;
         Ok(output.items.unwrap_or_default())
     }
 

@@ -49,7 +49,8 @@ impl Subscriptions for DynamoStore {
             .limit(PAGE_ROWS);
         let mut from = None;
         loop {
-            let output = request.clone().set_exclusive_start_key(from).send().await.map_err(|error| failed(READ, error))?;
+            let output = Box::pin(request.clone().set_exclusive_start_key(from).send()).await;
+            let output = output.map_err(|error| failed(READ, error))?;
             let mut page = Vec::new();
             for item in output.items.unwrap_or_default().iter().filter(|item| !rows::is_expired(item, now)) {
                 match rows::read_subscription(key, item) {
