@@ -31,7 +31,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tokio::process::Command;
 
-/// Posts on their way at once in the loops, as in a drain of one shard.
+/// Posts on their way at once in the loops.
 const PARALLEL: u32 = 64;
 
 /// Messages of one invocation, as the template's event source mapping has it.
@@ -207,7 +207,7 @@ fn report(figures: &[Figures], options: &Options, with_node: bool) -> Report {
     let mut notes = vec![
         format!("{} publishes to all connections; the first, in which the HTTP connections are made, is told apart.", options.rounds),
         "deliver's share includes everything that a drain does: taking leases, reading the log and the subscriptions, moving cursors. \
-         Its shards are drained in parallel, ten in an invocation, 64 posts of each on their way at once; the loops have 64 in all."
+         Its shards are drained in parallel, ten in an invocation, with 128 posts on their way at once; the loops have 64."
             .to_owned(),
         "Plain HTTP on one machine: TLS costs all of them the same on top. Peak memory is that of the process.".to_owned(),
     ];
