@@ -63,14 +63,3 @@ pub(crate) fn is_timeout<E>(error: &SdkError<E, HttpResponse>) -> bool {
         _ => false,
     }
 }
-
-/// An error with all its causes, for the log.
-pub(crate) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
-}

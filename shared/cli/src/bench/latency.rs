@@ -11,7 +11,6 @@ use super::report::{Report, milliseconds};
 use super::stack;
 use crate::exit::Exit;
 use crate::failure::{Context, Failure, Outcome};
-use aws_sdk_eventbridge::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_eventbridge::types::PutEventsRequestEntry;
 use carillon_client::http::{Message, Publisher};
 use carillon_client::items::Incoming;
@@ -123,14 +122,7 @@ async fn measure_in(running: &Stack) -> Outcome<(Vec<Figures>, Vec<Curve>)> {
 impl Way {
     /// A client of the stack's EventBridge, with nobody's credentials.
     fn put_events(ready: &Ready, bus: String) -> Self {
-        let config = aws_sdk_eventbridge::Config::builder()
-            .behavior_version(BehaviorVersion::latest())
-            .region(Region::new(ready.region.clone()))
-            .credentials_provider(Credentials::new("local", "local", None, None, "local stack"))
-            .endpoint_url(&ready.aws)
-            .http_client(aws_smithy_http_client::Builder::new().build_http())
-            .build();
-        Self::PutEvents { client: aws_sdk_eventbridge::Client::from_conf(config), bus }
+        Self::PutEvents { client: crate::demo::eventbridge(ready), bus }
     }
 
     async fn publish(&self) -> Outcome {

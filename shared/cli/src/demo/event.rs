@@ -33,7 +33,7 @@ pub(super) async fn put(ready: &Ready, bus: &str, channel: &Channel, id: &str) -
 }
 
 /// A client for the local endpoint: with dummy credentials, never with those of the person at the keyboard.
-fn client(ready: &Ready) -> Client {
+pub(crate) fn client(ready: &Ready) -> Client {
     let config = Config::builder()
         .behavior_version(BehaviorVersion::latest())
         .region(Region::new(ready.region.clone()))

@@ -12,6 +12,8 @@ mod invitation;
 mod subscribers;
 mod tally;
 
+pub(crate) use event::client as eventbridge;
+
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome};
 use crate::output::Output;
